@@ -1,0 +1,1 @@
+//! Benchmarks of the inferkit family against the raw server

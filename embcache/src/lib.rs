@@ -1,0 +1,1 @@
+//! A cache for embedding vectors on Redis, in front of any embedder

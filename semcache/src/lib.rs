@@ -1,0 +1,1 @@
+//! A semantic cache for LLM answers on Redis

@@ -1,0 +1,1 @@
+//! Typed vector search on Redis and Valkey
