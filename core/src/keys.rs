@@ -308,7 +308,9 @@ mod tests {
     #[test]
     fn slots_are_the_server_s() {
         // `CLUSTER KEYSLOT` of a real server.
-        for (key, expected) in [("foo", 12182), ("{foo}:bar", 12182), ("123456789", 12739), ("{}a", 15257)] {
+        for (key, expected) in
+            [("foo", 12182), ("{foo}:bar", 12182), ("123456789", 12739), ("{}a", 15257)]
+        {
             assert_eq!(slot(key.as_bytes()), expected, "{key}");
         }
     }
