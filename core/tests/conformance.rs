@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use inferkit_core::keys::Namespace;
 use inferkit_core::{
-    DynDriver, FredDriver, MemoryLeases, Observed, Pool, PoolConfig, Protocol, RedisDriver, RedisLeases, Retried,
-    TimedOut, driver_conformance, lease_conformance,
+    DynDriver, FredDriver, MemoryLeases, Observed, Pool, PoolConfig, Protocol, RedisDriver,
+    RedisLeases, Retried, TimedOut, driver_conformance, lease_conformance,
 };
 use inferkit_localredis::{Flavor, Server, unique_prefix};
 use std::time::Duration;
@@ -45,7 +45,10 @@ mod pool_unix_socket {
         let server = SERVER
             .get_or_init(|| Server::builder(Flavor::Plain).unix_socket(true).start().unwrap());
         let config = PoolConfig::single(&server.unix_url().unwrap()).unwrap();
-        (Pool::new(config.with_timeout(Duration::from_secs(10)).with_connections(3)), unique_prefix())
+        (
+            Pool::new(config.with_timeout(Duration::from_secs(10)).with_connections(3)),
+            unique_prefix(),
+        )
     }
     driver_conformance!(make);
 }

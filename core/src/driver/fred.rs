@@ -18,6 +18,7 @@ use crate::{Batch, Cmd, Error, ErrorKind, Reply, Result};
 /// fred is told to write each command once: by default it repeats commands after a broken connection, and a write
 /// would run twice.
 /// A client without a command time-out of its own gets one second, since fred would wait for ever.
+/// Give the client a reconnect policy: without one fred does not reconnect.
 ///
 /// A command that fails inside an atomic batch (`EXEC` ran, one command was refused) turns the answer to the whole batch
 /// into its error, with [`Error::maybe_applied`]: fred does not hand over the other answers.
