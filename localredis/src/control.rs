@@ -98,8 +98,11 @@ impl Control {
         self.call(args).map(|reply| reply.to_string())
     }
 
-    pub(crate) fn answers(&self) -> bool {
-        self.call(&["PING"]).is_ok()
+    /// Tells whether the process of this number answers here, and not another that has the port.
+    pub(crate) fn answers_as(&self, process: u32) -> bool {
+        let line = format!("process_id:{process}");
+        self.text(&["INFO", "server"])
+            .is_ok_and(|info| info.lines().any(|known| known.trim() == line))
     }
 
     fn exchange(&self, args: &[&str]) -> io::Result<Reply> {

@@ -12,6 +12,7 @@ use crate::{
     control::{Control, Endpoint},
     process::{Launch, Process, free_port},
     resolve::{Binary, Source, resolve},
+    tls::Certificates,
 };
 
 /// What kind of server is wanted.
@@ -351,6 +352,15 @@ impl Server {
             for (name, value) in &settings.config {
                 set(name, value);
             }
+            if settings.tls {
+                let files = Certificates::write(path)?;
+                set("tls-port", &port.to_string());
+                set("tls-cert-file", &files.certificate.display().to_string());
+                set("tls-key-file", &files.key.display().to_string());
+                set("tls-ca-cert-file", &files.authority.display().to_string());
+                set("tls-auth-clients", "no");
+                certificate = Some(files.authority);
+            }
             if let Some(module) = &binary.module {
                 set("loadmodule", &module.display().to_string());
             }
@@ -372,7 +382,7 @@ impl Server {
             process: Mutex::new(Some(process)),
             launch,
             unix_socket: settings.unix_socket.then_some(socket),
-            certificate: certificate.take(),
+            certificate,
             _folder: folder,
         });
         Ok(Self { url, host: "127.0.0.1".to_owned(), port, control, version, search, origin })
