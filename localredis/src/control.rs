@@ -38,7 +38,7 @@ pub(crate) enum Reply {
     Nil,
     Text(String),
     Error(String),
-    List(Vec<Reply>),
+    List(Vec<Self>),
 }
 
 impl Control {
@@ -48,9 +48,8 @@ impl Control {
 
     /// Reads `redis://[[user]:password@]host[:port][/db]`.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
-        let rest = match url.strip_prefix("redis://") {
-            Some(rest) => rest,
-            None => return Err(format!("`{url}` does not begin with redis://")),
+        let Some(rest) = url.strip_prefix("redis://") else {
+            return Err(format!("`{url}` does not begin with redis://"));
         };
         let authority = rest.split(['/', '?']).next().unwrap_or(rest);
         let (login, place) = match authority.rsplit_once('@') {

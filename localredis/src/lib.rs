@@ -3,6 +3,8 @@
 mod cluster;
 mod control;
 mod deployments;
+#[cfg(feature = "docker")]
+mod docker;
 mod error;
 mod process;
 mod resolve;

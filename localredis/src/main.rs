@@ -25,7 +25,7 @@ enum Running {
     Cluster(Cluster),
     Five(Deployments),
     Sentinel(Sentinel),
-    Single(Server),
+    Single(Box<Server>),
 }
 
 fn main() -> ExitCode {
@@ -75,7 +75,10 @@ fn start(flavor: &str, port: Option<u16>) -> Result<Running, String> {
             Some(port) => builder.port(port),
             None => builder,
         };
-        return builder.start().map(Running::Single).map_err(|error| chain(&error));
+        return builder
+            .start()
+            .map(|server| Running::Single(Box::new(server)))
+            .map_err(|error| chain(&error));
     }
     if port.is_some() {
         return Err(format!("--port is for a single server, not for {flavor}"));

