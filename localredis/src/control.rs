@@ -38,7 +38,7 @@ pub(crate) enum Reply {
     Nil,
     Text(String),
     Error(String),
-    List(Vec<Reply>),
+    List(Vec<Self>),
 }
 
 impl Control {
@@ -48,9 +48,8 @@ impl Control {
 
     /// Reads `redis://[[user]:password@]host[:port][/db]`.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
-        let rest = match url.strip_prefix("redis://") {
-            Some(rest) => rest,
-            None => return Err(format!("`{url}` does not begin with redis://")),
+        let Some(rest) = url.strip_prefix("redis://") else {
+            return Err(format!("`{url}` does not begin with redis://"));
         };
         let authority = rest.split(['/', '?']).next().unwrap_or(rest);
         let (login, place) = match authority.rsplit_once('@') {
@@ -98,8 +97,11 @@ impl Control {
         self.call(args).map(|reply| reply.to_string())
     }
 
-    pub(crate) fn answers(&self) -> bool {
-        self.call(&["PING"]).is_ok()
+    /// Tells whether the process of this number answers here, and not another that has the port.
+    pub(crate) fn answers_as(&self, process: u32) -> bool {
+        let line = format!("process_id:{process}");
+        self.text(&["INFO", "server"])
+            .is_ok_and(|info| info.lines().any(|known| known.trim() == line))
     }
 
     fn exchange(&self, args: &[&str]) -> io::Result<Reply> {

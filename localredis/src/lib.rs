@@ -1,10 +1,17 @@
 #![doc = include_str!("../README.md")]
 
+mod cluster;
 mod control;
+mod deployments;
+#[cfg(feature = "docker")]
+mod docker;
 mod error;
 mod process;
 mod resolve;
+mod sentinel;
 mod server;
+mod tls;
+mod wait;
 pub mod wheel;
 
 use std::{
@@ -12,7 +19,10 @@ use std::{
     hash::{BuildHasher as _, Hasher as _},
 };
 
+pub use cluster::Cluster;
+pub use deployments::Deployments;
 pub use error::{Error, Result};
+pub use sentinel::Sentinel;
 pub use server::{Flavor, Server, ServerBuilder};
 
 /// Returns a key prefix that no other test uses, such as `t7f3a9c10d2e4b586`.

