@@ -183,3 +183,43 @@ async fn a_dead_primary_is_replaced_by_its_replica() {
     // What the dead primary had not yet sent to its replica is lost; that is the server's promise, not ours.
     assert!(0 < counted);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_moves_costs_nobody_an_error() {
+    let cluster = Cluster::start().unwrap();
+    let (good, counted, doubtful) = counts_once(&cluster, |cluster, key| {
+        let slot = cluster.slot_of(key).unwrap();
+        let from = cluster.primary_of(key).unwrap();
+        let to = (0..3).find(|node| *node != from).unwrap();
+        for (from, to) in [(from, to), (to, from), (from, to)] {
+            cluster.migrate_slot(slot, from, to).unwrap();
+        }
+    })
+    .await;
+    assert_eq!((good, doubtful), (counted, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_on_its_way_is_asked_for_where_its_keys_are() {
+    let cluster = Cluster::start().unwrap();
+    let pool = Pool::new(PoolConfig::cluster(&cluster.urls()).unwrap());
+    let (here, there) = ("{tag}here", "{tag}there");
+    pool.query::<()>(Cmd::new("SET").key(here).arg(1)).await.unwrap();
+    let from = cluster.primary_of(here).unwrap();
+    let to = (0..3).find(|node| *node != from).unwrap();
+    cluster.begin_migration(cluster.slot_of(here).unwrap(), from, to).unwrap();
+    // The source has one key and sends us to the target for the other.
+    assert_eq!(pool.query::<i64>(Cmd::new("INCR").key(here)).await.unwrap(), 2);
+    assert_eq!(pool.query::<i64>(Cmd::new("INCR").key(there)).await.unwrap(), 1);
+    let mut batch = Batch::new();
+    let first = batch.push::<i64>(Cmd::new("INCR").key(here));
+    let second = batch.push::<i64>(Cmd::new("INCR").key(there));
+    let mut answers = pool.run(batch).await.unwrap();
+    assert_eq!((answers.take(first).unwrap(), answers.take(second).unwrap()), (3, 2));
+    // A transaction cannot run before the slot has arrived: an error in time, and nothing was done.
+    let mut batch = Batch::atomic();
+    batch.push::<i64>(Cmd::new("INCR").key(there));
+    let error = pool.run(batch).await.unwrap_err();
+    assert!(error.is_transient() && !error.maybe_applied(), "{error:?}");
+    assert_eq!(pool.query::<i64>(Cmd::new("INCR").key(there)).await.unwrap(), 3);
+}
