@@ -26,7 +26,11 @@ fn every_script_is_listed_and_explains_itself() {
         for number in 1..10 {
             for list in ["KEYS", "ARGV"] {
                 let name_of = format!("{list}[{number}]");
-                assert_eq!(source.contains(&name_of), header.contains(&name_of), "{name}: {name_of}");
+                assert_eq!(
+                    source.contains(&name_of),
+                    header.contains(&name_of),
+                    "{name}: {name_of}"
+                );
             }
         }
         assert!(!source.contains("math.random"), "{name}");
@@ -52,7 +56,9 @@ async fn every_key_is_of_the_table_and_expires() {
     let leases = RedisLeases::new(pool.clone().into_driver(), namespace);
     leases.acquire("a:b {c}*", "me", Duration::from_secs(60)).await.unwrap().unwrap();
     let (_, keys): (i64, Vec<String>) = pool
-        .query(Cmd::new("SCAN").arg(0).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(10_000))
+        .query(
+            Cmd::new("SCAN").arg(0).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(10_000),
+        )
         .await
         .unwrap();
     assert_eq!(keys, [format!("{prefix}:lease:{{a%3Ab%20%7Bc%7D%2A}}")]);

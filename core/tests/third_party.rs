@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use inferkit_core::{
-    Batch, Cmd, Driver, DriverExt as _, DynDriver, Error, ErrorKind, Lease, Leases, Pool, Protocol, Reply, Result,
-    Retried, driver_conformance,
+    Batch, Cmd, Driver, DriverExt as _, DynDriver, Error, ErrorKind, Lease, Leases, Pool, Protocol,
+    Reply, Result, Retried, driver_conformance,
 };
 use inferkit_localredis::Flavor;
 
@@ -46,8 +46,8 @@ impl<D: Driver> Driver for Flaky<D> {
 
 async fn make() -> (Retried<Flaky<Pool>>, String) {
     let (inner, prefix) = support::pool(Flavor::Redis, Protocol::Resp3).await;
-    let flaky = Flaky { inner, calls: AtomicUsize::new(0), every: 3 };
-    (Retried::new(flaky, 5, Duration::from_millis(1)), prefix)
+    let flaky = Flaky { inner, calls: AtomicUsize::new(0), every: 7 };
+    (Retried::new(flaky, 12, Duration::from_millis(1)), prefix)
 }
 
 driver_conformance!(make);
