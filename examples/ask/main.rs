@@ -53,11 +53,11 @@ async fn main() -> Result<()> {
             if line.trim().is_empty() {
                 break;
             }
-            session.ask(line.trim()).await?;
+            session.ask_and_go_on(line.trim()).await;
         }
     }
     for question in &questions {
-        session.ask(question).await?;
+        session.ask_and_go_on(question).await;
     }
     Ok(())
 }
@@ -69,6 +69,13 @@ struct Session {
 }
 
 impl Session {
+    /// A question that fails does not end the conversation.
+    async fn ask_and_go_on(&mut self, question: &str) {
+        if let Err(error) = self.ask(question).await {
+            println!("  failed    {error}");
+        }
+    }
+
     async fn ask(&mut self, question: &str) -> Result<()> {
         println!("\n> {question}");
         if let Answerer::Offline(offline) = &self.answerer {

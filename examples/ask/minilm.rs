@@ -306,3 +306,34 @@ impl Layer {
         self.output_norm.forward(&output)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_without_the_files_is_named() {
+        let folder = env::current_dir().unwrap().join("ask");
+        let error = MiniLm::load(&folder).unwrap_err().to_string();
+        assert!(error.contains("ask holds no folder with model.safetensors"), "{error}");
+    }
+
+    #[test]
+    #[ignore = "needs the model's weights in INFERKIT_MODEL_DIR"]
+    fn a_vector_does_not_depend_on_its_batch() {
+        let model = MiniLm::load(env::var("INFERKIT_MODEL_DIR").unwrap().as_ref()).unwrap();
+        let long = "word ".repeat(1_000);
+        let texts = ["a cat", "", &long, "a cat sat on the mat", "the cat sat on a mat today"];
+        let vectors = model.embed_batch(&texts).unwrap();
+        assert_eq!(vectors.len(), texts.len());
+        for (text, vector) in texts.iter().zip(&vectors) {
+            assert_eq!(vector.len(), model.dimensions());
+            let alone = model.embed_batch(&[text]).unwrap();
+            let similarity: f32 = alone[0].iter().zip(vector).map(|(a, b)| a * b).sum();
+            assert!((similarity - 1.0).abs() < 1e-5, "{similarity}");
+        }
+        assert!(model.embed_batch(&[]).unwrap().is_empty());
+    }
+}
