@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use crate::cmd::ToArg;
 use crate::{Answers, Batch, Cmd, Error, ErrorKind, FromReply, Reply, Result, Script};
 
-//FRED
-//FREDMOD
-//LAYERS
-//REDIS
-//REDISMOD
+#[cfg(feature = "fred")]
+pub(crate) mod fred;
+pub(crate) mod layers;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 
 /// A way to a server: the contract with those who implement one.
 ///
@@ -161,8 +161,8 @@ pub trait DriverExt: Driver {
             }
             for (index, cmd) in &scripts {
                 if let (Some(script), Some(reply)) = (cmd.script(), replies.get_mut(*index))
-                    && let Err(error) = std::mem::replace(reply, Ok(Reply::Nil))
-                        .map(|answer| *reply = Ok(answer))
+                    && let Err(error) =
+                        std::mem::replace(reply, Ok(Reply::Nil)).map(|answer| *reply = Ok(answer))
                 {
                     *reply = Err(script_error(error, script));
                 }

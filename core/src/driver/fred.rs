@@ -1,0 +1,297 @@
+//! The adapter to fred.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::fred::clients::{Client, Pool};
+use ::fred::interfaces::{ClientLike as _, TransactionInterface as _};
+use ::fred::types::config::Options;
+use ::fred::types::{ClusterHash, CustomCommand, Value};
+use async_trait::async_trait;
+
+use super::{Connect, Driver, DynDriver, refuse_blocking};
+use crate::{Batch, Cmd, Error, ErrorKind, Reply, Result};
+
+/// A [`Driver`] over a fred client or pool that the caller has initialised.
+///
+/// fred is told to write each command once: by default it repeats commands after a broken connection, and a write
+/// would run twice.
+/// A client without a command time-out of its own gets one second, since fred would wait for ever.
+/// Give the client a reconnect policy: without one fred does not reconnect.
+///
+/// A command that fails inside an atomic batch (`EXEC` ran, one command was refused) turns the answer to the whole batch
+/// into its error, with [`Error::maybe_applied`]: fred does not hand over the other answers.
+#[derive(Clone)]
+pub struct FredDriver {
+    client: FredClient,
+    timeout: Duration,
+    dedicated: bool,
+}
+
+/// A fred client of any kind that [`FredDriver::new`] takes.
+#[derive(Clone)]
+pub struct FredClient(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    One(Client),
+    Pool(Pool),
+}
+
+impl From<Client> for FredClient {
+    fn from(client: Client) -> Self {
+        Self(Kind::One(client))
+    }
+}
+
+impl From<Pool> for FredClient {
+    fn from(pool: Pool) -> Self {
+        Self(Kind::Pool(pool))
+    }
+}
+
+impl fmt::Debug for FredClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::One(_) => "Client",
+            Kind::Pool(_) => "Pool",
+        })
+    }
+}
+
+impl FredDriver {
+    /// Wraps a `fred::clients::Client` or `fred::clients::Pool`.
+    #[must_use]
+    pub fn new(client: impl Into<FredClient>) -> Self {
+        let client = client.into();
+        let own = match &client.0 {
+            Kind::One(client) => client.perf_config().default_command_timeout,
+            Kind::Pool(pool) => pool.next().perf_config().default_command_timeout,
+        };
+        let timeout = if own.is_zero() { Duration::from_secs(1) } else { own };
+        Self { client, timeout, dedicated: false }
+    }
+
+    /// Sets how long a command may take.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Returns the driver behind a shared pointer.
+    #[must_use]
+    pub fn into_driver(self) -> DynDriver {
+        Arc::new(self)
+    }
+
+    fn client(&self) -> &Client {
+        match &self.client.0 {
+            Kind::One(client) => client,
+            Kind::Pool(pool) => pool.next(),
+        }
+    }
+
+    fn options(&self, cmds: &[Cmd]) -> Options {
+        let wait: Duration = cmds.iter().filter_map(Cmd::blocking_for).sum();
+        let for_ever = cmds.iter().any(|cmd| cmd.blocking_for() == Some(Duration::ZERO));
+        let timeout = if for_ever { Duration::MAX } else { self.timeout.saturating_add(wait) };
+        Options { max_attempts: Some(1), timeout: Some(timeout), ..Options::default() }
+    }
+}
+
+impl fmt::Debug for FredDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FredDriver")
+            .field("client", &self.client)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Driver for FredDriver {
+    async fn call(&self, cmd: Cmd) -> Result<Reply> {
+        if !self.dedicated {
+            refuse_blocking(std::slice::from_ref(&cmd))?;
+        }
+        let client = self.client().with_options(&self.options(std::slice::from_ref(&cmd)));
+        let (command, args) = to_fred(&cmd);
+        read(&cmd, client.custom(command, args).await)
+    }
+
+    async fn pipeline(&self, batch: Batch) -> Result<Vec<Result<Reply>>> {
+        if !self.dedicated {
+            refuse_blocking(batch.cmds())?;
+        }
+        let cmds = batch.cmds();
+        let writes = !cmds.iter().all(Cmd::is_readonly);
+        let options = self.options(cmds);
+        if batch.is_atomic() {
+            let transaction = self.client().multi().with_options(&options);
+            for cmd in cmds {
+                let (command, args) = to_fred(cmd);
+                transaction
+                    .custom::<Value, Value>(command, args)
+                    .await
+                    .map_err(|error| to_error(&error, false))?;
+            }
+            return match transaction.exec::<Value>(true).await {
+                Ok(Value::Array(values)) => Ok(values.into_iter().map(to_reply).map(Ok).collect()),
+                Ok(_) => Err(Error::new(
+                    ErrorKind::Reply,
+                    "expected the replies of a transaction, got none",
+                )
+                .with_maybe_applied(writes)),
+                Err(error) => {
+                    let error = to_error(&error, writes);
+                    // fred does not tell a refusal before EXEC from one inside it.
+                    let ran = error.kind() == ErrorKind::Server && !error.is_transient();
+                    let maybe_applied = error.maybe_applied() || (ran && writes);
+                    Err(error.with_maybe_applied(maybe_applied))
+                }
+            };
+        }
+        let pipeline = self.client().pipeline().with_options(&options);
+        for cmd in cmds {
+            let (command, args) = to_fred(cmd);
+            pipeline
+                .custom::<Value, Value>(command, args)
+                .await
+                .map_err(|error| to_error(&error, false))?;
+        }
+        let mut values = pipeline.try_all::<Value>().await;
+        if values.len() == cmds.len() {
+            return Ok(cmds.iter().zip(values).map(|(cmd, value)| read(cmd, value)).collect());
+        }
+        Err(match values.pop() {
+            Some(Err(error)) => to_error(&error, writes),
+            _ => Error::new(
+                ErrorKind::Reply,
+                format!("expected {} replies, got {}", cmds.len(), values.len()),
+            )
+            .with_maybe_applied(writes),
+        })
+    }
+}
+
+#[async_trait]
+impl Connect for FredDriver {
+    async fn connect(&self) -> Result<DynDriver> {
+        let client = self.client().clone_new();
+        let opening = tokio::time::timeout(self.timeout, client.init());
+        match opening.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(to_error(&error, false)),
+            Err(_) => {
+                return Err(Error::new(
+                    ErrorKind::Timeout,
+                    "no connection within the configured time",
+                ));
+            }
+        }
+        Ok(Arc::new(Owned(Self { client: client.into(), timeout: self.timeout, dedicated: true })))
+    }
+}
+
+/// A fred client of one's own: it is closed when dropped.
+#[derive(Debug)]
+struct Owned(FredDriver);
+
+#[async_trait]
+impl Driver for Owned {
+    async fn call(&self, cmd: Cmd) -> Result<Reply> {
+        self.0.call(cmd).await
+    }
+
+    async fn pipeline(&self, batch: Batch) -> Result<Vec<Result<Reply>>> {
+        self.0.pipeline(batch).await
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let client = self.0.client().clone();
+        // Closing is a message to fred's own task; there is nothing to wait for without a runtime.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn(async move { client.quit().await }));
+        }
+    }
+}
+
+fn to_fred(cmd: &Cmd) -> (CustomCommand, Vec<Value>) {
+    let hash = match cmd.routing_index() {
+        // The name is not among the arguments.
+        Some(index) => ClusterHash::Offset(index.saturating_sub(1)),
+        None => ClusterHash::Random,
+    };
+    let command = CustomCommand::new(cmd.name().to_owned(), hash, cmd.blocking_for().is_some());
+    let args =
+        cmd.iter().skip(1).map(|part| Value::Bytes(bytes::Bytes::copy_from_slice(part))).collect();
+    (command, args)
+}
+
+fn read(cmd: &Cmd, value: ::fred::prelude::FredResult<Value>) -> Result<Reply> {
+    match value {
+        Ok(value) => Ok(to_reply(value)),
+        Err(error) => Err(to_error(&error, !cmd.is_readonly()).with("command", cmd.name())),
+    }
+}
+
+fn to_reply(value: Value) -> Reply {
+    match value {
+        Value::Boolean(value) => Reply::Bool(value),
+        Value::Integer(value) => Reply::Int(value),
+        Value::Double(value) => Reply::Double(value),
+        // fred does not tell status lines from strings.
+        Value::String(text) => match &*text {
+            "OK" => Reply::Status(bytes::Bytes::from_static(b"OK")),
+            _ => Reply::Bulk(text.into_inner()),
+        },
+        Value::Bytes(bytes) => Reply::Bulk(bytes),
+        Value::Null => Reply::Nil,
+        Value::Queued => Reply::Status(bytes::Bytes::from_static(b"QUEUED")),
+        Value::Map(map) => Reply::Map(
+            map.inner()
+                .into_iter()
+                .map(|(name, value)| {
+                    (Reply::Bulk(bytes::Bytes::copy_from_slice(name.as_bytes())), to_reply(value))
+                })
+                .collect(),
+        ),
+        Value::Array(values) => Reply::Array(values.into_iter().map(to_reply).collect()),
+    }
+}
+
+fn to_error(error: &::fred::error::Error, writes: bool) -> Error {
+    use ::fred::error::ErrorKind as Theirs;
+    let (kind, maybe_applied, message) = match error.kind() {
+        Theirs::Auth => return Error::server(error.details()),
+        Theirs::Timeout => {
+            (ErrorKind::Timeout, writes, "the server did not answer within the configured time")
+        }
+        Theirs::IO | Theirs::Canceled => {
+            (ErrorKind::Connection, writes, "the connection broke before the answer came")
+        }
+        Theirs::Routing | Theirs::Sentinel => {
+            (ErrorKind::Connection, false, "no node could be reached")
+        }
+        Theirs::Config | Theirs::Url | Theirs::InvalidCommand => {
+            (ErrorKind::Config, false, "the client refused the request")
+        }
+        Theirs::Parse | Theirs::Protocol => {
+            (ErrorKind::Reply, writes, "the server's reply could not be read")
+        }
+        _ if error.details().split(' ').next().is_some_and(is_code) => {
+            return Error::server(error.details());
+        }
+        _ => (ErrorKind::Connection, writes, "the command was not answered"),
+    };
+    Error::new(kind, message).with_maybe_applied(maybe_applied).with_source(error.clone())
+}
+
+/// Whether a word is the code of a server's error reply.
+fn is_code(word: &str) -> bool {
+    1 < word.len() && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+}

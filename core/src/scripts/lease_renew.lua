@@ -1,0 +1,9 @@
+-- Makes a lease last longer, if it is still held with this token.
+-- KEYS[1]  the lease
+-- ARGV[1]  the fencing token
+-- ARGV[2]  how long the lease lasts from now, in milliseconds
+-- Reply    1 if it was held, else 0.
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
+    return 0
+end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
