@@ -18,6 +18,7 @@ pub struct IndexInfo {
     /// How many writes left a document out of the index, because of a vector of another length or a bad number.
     ///
     /// The server answers such writes like any other; this count is the only trace.
+    /// A document counts twice if it is written while the server still takes in those from before.
     pub failures: u64,
     /// The last reason for such a failure, in the server's words.
     pub last_failure: Option<String>,

@@ -34,7 +34,6 @@ impl Schema {
     /// Starts a schema of `index` over all hashes whose key starts with `prefix`, with its first vector field.
     ///
     /// `prefix` ends with `:`; the core's [`keys`](inferkit_core::keys) make such prefixes.
-    #[must_use]
     pub fn builder(
         index: impl Into<String>,
         prefix: impl Into<String>,

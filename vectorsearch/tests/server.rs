@@ -187,7 +187,9 @@ async fn poisoned_vectors_are_never_hits(driver: DynDriver) {
         // Some query plans pass over them, others return them with a distance of `nan`.
         assert!((1..=6).contains(&unusable), "{unusable}");
         let info = index.info().await.unwrap();
-        assert_eq!((info.documents, info.failures), (4, 3), "{info:?}");
+        assert_eq!(info.documents, 4);
+        // The scan that follows the creation may come upon them a second time.
+        assert!((3..=6).contains(&info.failures), "{info:?}");
         assert!(info.last_failure.is_some());
         index.drop_index().await.unwrap();
     }
@@ -342,7 +344,7 @@ async fn documents_from_before_are_waited_for(driver: DynDriver) {
     }
     let info = index.wait_until_indexed(PATIENCE).await.unwrap();
     assert!(info.is_complete());
-    assert_eq!((info.documents, info.failures), (DOCUMENTS, 1));
+    assert_eq!((info.documents, info.failures), (DOCUMENTS, 1), "{info:?}");
     index.drop_index().await.unwrap();
 }
 
