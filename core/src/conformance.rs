@@ -7,7 +7,6 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
-    clippy::panic,
     clippy::unwrap_used,
     reason = "cases are assertions"
 )]

@@ -1,5 +1,5 @@
 //! The driver suite on every way to a single server, and the lease suite on both implementations.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unused_async, clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 

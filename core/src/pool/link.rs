@@ -120,7 +120,7 @@ impl Link {
 /// Where a link leads.
 #[derive(Clone)]
 pub(super) enum Address {
-    Node(ConnectionInfo),
+    Node(Box<ConnectionInfo>),
     /// Asked from the Sentinels at each dial.
     Primary,
 }
@@ -168,7 +168,7 @@ pub(super) async fn open(
 
 async fn client(config: &PoolConfig, address: &Address) -> Result<Client> {
     let info = match (address, &config.target) {
-        (Address::Node(info), _) => info.clone(),
+        (Address::Node(info), _) => (**info).clone(),
         (Address::Primary, Target::Sentinel { primary, sentinels, node }) => {
             // A new one each time: a kept one would hold connections to Sentinels that may be gone.
             let mut sentinels =

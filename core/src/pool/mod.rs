@@ -152,7 +152,7 @@ impl Pool {
             }
             Target::Single(info) => Way::One(Arc::new(Node::new(
                 info.addr().to_string(),
-                Address::Node(info.clone()),
+                Address::Node(Box::new(info.clone())),
                 config.connections,
             ))),
         };

@@ -171,7 +171,9 @@ impl Topology {
         let mut nodes = self.lock_nodes();
         let node = nodes.entry(name.clone()).or_insert_with(|| {
             let address = match self.seeds.first() {
-                Some(seed) => Address::Node(seed.clone().set_addr(at(seed.addr(), host, port))),
+                Some(seed) => {
+                    Address::Node(Box::new(seed.clone().set_addr(at(seed.addr(), host, port))))
+                }
                 None => Address::Primary,
             };
             Arc::new(Node::new(name, address, config.connections))

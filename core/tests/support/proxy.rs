@@ -1,5 +1,5 @@
 //! A TCP proxy that can go silent: connections stay open, and nothing passes any more (half-open TCP).
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
