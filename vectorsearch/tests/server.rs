@@ -347,7 +347,9 @@ async fn documents_from_before_are_waited_for(driver: DynDriver) {
     }
     let info = index.wait_until_indexed(PATIENCE).await.unwrap();
     assert!(info.is_complete());
-    assert_eq!((info.documents, info.failures), (DOCUMENTS, 1), "{info:?}");
+    assert_eq!(info.documents, DOCUMENTS);
+    // A scan may come upon a key twice while other tests write.
+    assert!((1..=2).contains(&info.failures), "{info:?}");
     index.drop_index().await.unwrap();
 }
 
