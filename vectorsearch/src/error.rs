@@ -154,6 +154,17 @@ pub enum Error {
         /// What differs.
         difference: String,
     },
+    /// The server gave up a search when its time was over; by default it answers with what it has instead.
+    #[error(
+        "the search on index `{index}` took longer than allowed: raise Knn::with_timeout, or lower k or EF_RUNTIME"
+    )]
+    #[non_exhaustive]
+    SearchTimeout {
+        /// The index.
+        index: String,
+        /// The server's answer.
+        source: inferkit_core::Error,
+    },
     /// The server has no search commands.
     #[error(
         "the server has no FT.* commands: use Redis 8 or later, or load the RediSearch module (2.10 or later) into Redis 7.2+ or Valkey 8+"
@@ -208,7 +219,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Backend(error) => error.is_transient(),
-            Self::IndexingTimeout { .. } => true,
+            Self::IndexingTimeout { .. } | Self::SearchTimeout { .. } => true,
             _ => false,
         }
     }
@@ -232,6 +243,9 @@ impl Error {
         let named = text.contains("index with name") && text.contains("not found");
         if named || missing.iter().any(|fragment| text.contains(fragment)) {
             return Self::IndexMissing { index: index.to_owned(), source: error };
+        }
+        if text.contains("timeout limit was reached") || text.contains("search_timeout") {
+            return Self::SearchTimeout { index: index.to_owned(), source: error };
         }
         Self::Backend(error)
     }
@@ -297,6 +311,10 @@ mod tests {
     fn only_what_may_pass_by_itself_is_transient() {
         assert!(classified("TRYAGAIN later").is_transient());
         assert!(!classified("docs: no such index").is_transient());
+        for text in ["Timeout limit was reached", "SEARCH_TIMEOUT Timeout limit was reached"] {
+            let error = classified(text);
+            assert!(matches!(error, Error::SearchTimeout { .. }) && error.is_transient());
+        }
         assert!(!Error::ZeroVector.is_transient());
     }
 }

@@ -139,7 +139,8 @@ impl RedisVectorIndex {
     /// [`Error::UnknownField`], [`Error::FieldKindMismatch`] or [`Error::DimensionMismatch`] if the query does not fit
     /// the schema; nothing is sent then.
     /// [`Error::IndexMissing`] if [`ensure_index`](Self::ensure_index) was not called, or the index was lost with the
-    /// server's data; [`Error::SearchUnavailable`] or [`Error::Backend`] if there is no answer.
+    /// server's data; [`Error::SearchTimeout`] if the server is set to fail then (`ON_TIMEOUT FAIL`);
+    /// [`Error::SearchUnavailable`] or [`Error::Backend`] if there is no answer.
     #[tracing::instrument(name = "vectorsearch.search", level = "debug", skip_all, fields(hits = Empty, partial = Empty), err(level = "debug"))]
     pub async fn search(&self, query: &Knn) -> Result<SearchResult> {
         let cmd = query.to_cmd(&self.schema)?;
