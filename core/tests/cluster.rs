@@ -1,5 +1,11 @@
 //! The driver suite on a cluster, and what a cluster does to a client: slots that move, primaries that die.
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::unused_async,
+    clippy::unwrap_used,
+    reason = "helpers of tests"
+)]
 
 mod support;
 

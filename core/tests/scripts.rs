@@ -1,5 +1,4 @@
 //! The Lua scripts and the keys of this crate, on every server flavor.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 

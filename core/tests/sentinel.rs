@@ -1,5 +1,5 @@
 //! The driver suite behind Sentinels, and a failover.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unused_async, clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
 //! The public API suffices to write a driver and leases of one's own.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 
@@ -24,7 +23,7 @@ struct Flaky<D> {
 
 impl<D: Driver> Flaky<D> {
     fn toss(&self) -> Result<()> {
-        if self.calls.fetch_add(1, Ordering::SeqCst) % self.every == 0 {
+        if self.calls.fetch_add(1, Ordering::SeqCst).is_multiple_of(self.every) {
             return Err(Error::new(ErrorKind::Connection, "the coin says no"));
         }
         Ok(())

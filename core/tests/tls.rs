@@ -1,6 +1,6 @@
 //! The driver suite over TLS. Needs a server that was built with TLS, so it runs with the feature `tls` only.
 #![cfg(feature = "tls")]
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unused_async, clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::time::Duration;
 
