@@ -215,7 +215,7 @@ async fn the_watchdog_replaces_a_silent_connection_before_a_call_meets_it() {
     pool.query::<Option<String>>(get()).await.unwrap();
     let watchdog = tokio::spawn({
         let pool = pool.clone();
-        async move { pool.run().await }
+        async move { pool.watch().await }
     });
     proxy.go_silent();
     // Two rounds of pause and time-out.

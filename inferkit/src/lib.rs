@@ -1,1 +1,18 @@
-//! Hot state for LLM and AI services on Redis: one dependency for the whole inferkit family
+#![doc = include_str!("../README.md")]
+
+pub use inferkit_core as core;
+#[cfg(feature = "embcache")]
+pub use inferkit_embcache as embcache;
+#[cfg(feature = "semcache")]
+pub use inferkit_semcache as semcache;
+#[cfg(feature = "vectorsearch")]
+pub use inferkit_vectorsearch as vectorsearch;
+
+/// The traits of the family, for their methods: `use inferkit::prelude::*` brings no names into scope.
+pub mod prelude {
+    pub use inferkit_core::{Connect as _, Driver as _, DriverExt as _, Leases as _};
+    #[cfg(feature = "embcache")]
+    pub use inferkit_embcache::{Embedder as _, EmbedderExt as _};
+    #[cfg(feature = "semcache")]
+    pub use inferkit_semcache::{SemanticCache as _, SemanticCacheExt as _};
+}

@@ -5,8 +5,13 @@ use std::{
 };
 
 use crate::{
-    Error, Result, Server, control::Reply, deployments::joined, process::free_port,
-    resolve::plain_binary, server::Settings, wait::until,
+    Error, Result, Server,
+    control::Reply,
+    deployments::joined,
+    process::{Launch, free_port},
+    resolve::plain_binary,
+    server::Settings,
+    wait::until,
 };
 
 const PRIMARIES: usize = 3;
@@ -61,6 +66,11 @@ impl Cluster {
             let server = Server::launch(&binary, &settings)?;
             let id = server.command(&["CLUSTER", "MYID"])?;
             Ok(Node { server, id, bus })
+        };
+        // `launch` tries other ports for clients; a bus port that was taken meanwhile is new here.
+        let start = || match start() {
+            Err(error) if Launch::is_port_clash(&error) => start(),
+            other => other,
         };
         let nodes = thread::scope(|scope| {
             let starts: Vec<_> = (0..NODES).map(|_| scope.spawn(start)).collect();

@@ -102,6 +102,8 @@ impl Control {
         let line = format!("process_id:{process}");
         self.text(&["INFO", "server"])
             .is_ok_and(|info| info.lines().any(|known| known.trim() == line))
+            // INFO is answered while the data are still being read, PING is not.
+            && self.call(&["PING"]).is_ok()
     }
 
     fn exchange(&self, args: &[&str]) -> io::Result<Reply> {

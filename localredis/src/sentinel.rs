@@ -46,6 +46,11 @@ impl Sentinel {
             let starts: Vec<_> = (0..SENTINELS).map(|_| scope.spawn(start)).collect();
             starts.into_iter().map(joined).collect::<Result<Vec<_>>>()
         })?;
+        for sentinel in &sentinels {
+            // Ten seconds between two looks at the servers are the default.
+            let quick = ["SENTINEL", "DEBUG", "INFO-PERIOD", "500", "PUBLISH-PERIOD", "300"];
+            sentinel.command(&quick)?;
+        }
         let watched = Self { sentinels, ..watched };
         watched.wait_until_whole()?;
         Ok(watched)

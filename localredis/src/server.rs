@@ -546,3 +546,30 @@ fn encode(text: &str) -> String {
         encoded
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_server_is_not_broken() {
+        let ours = Server::builder(Flavor::Plain).password("a b").start().unwrap();
+        let foreign = Server::external(ours.url()).unwrap();
+        assert!(foreign.is_external() && !ours.is_external());
+        assert_eq!(foreign.address(), ours.address());
+        assert_eq!(foreign.command(&["PING"]).unwrap(), "PONG");
+        for refused in [
+            foreign.kill(),
+            foreign.restart(),
+            foreign.pause(),
+            foreign.resume(),
+            foreign.kill_clients().map(drop),
+        ] {
+            let error = refused.unwrap_err();
+            assert!(matches!(error, Error::NotOurs { .. }), "{error}");
+            assert!(error.to_string().contains("unset INFERKIT_REDIS_URL"), "{error}");
+        }
+        drop(foreign);
+        assert_eq!(ours.command(&["PING"]).unwrap(), "PONG");
+    }
+}

@@ -19,6 +19,8 @@ use crate::{Batch, Cmd, Error, ErrorKind, Reply, Result};
 /// would run twice.
 /// A client without a command time-out of its own gets one second, since fred would wait for ever.
 /// Give the client a reconnect policy: without one fred does not reconnect.
+/// On a cluster a call that meets a moved slot ends in a transient error, because fred counts a redirection as a
+/// repetition; the next call finds the slot.
 ///
 /// A command that fails inside an atomic batch (`EXEC` ran, one command was refused) turns the answer to the whole batch
 /// into its error, with [`Error::maybe_applied`]: fred does not hand over the other answers.
@@ -221,11 +223,8 @@ impl Drop for Owned {
 }
 
 fn to_fred(cmd: &Cmd) -> (CustomCommand, Vec<Value>) {
-    let hash = match cmd.routing_index() {
-        // The name is not among the arguments.
-        Some(index) => ClusterHash::Offset(index.saturating_sub(1)),
-        None => ClusterHash::Random,
-    };
+    // fred ignores the offset of a custom command's key, so it gets the slot.
+    let hash = cmd.slot().map_or(ClusterHash::Random, ClusterHash::Custom);
     let command = CustomCommand::new(cmd.name().to_owned(), hash, cmd.blocking_for().is_some());
     let args =
         cmd.iter().skip(1).map(|part| Value::Bytes(bytes::Bytes::copy_from_slice(part))).collect();

@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Any number of tasks share a few multiplexed connections per node.
 /// Connections open on first use; one that breaks is replaced by the next call, and one that goes silent (the peer is
 /// gone without a word, half-open TCP) after [`PoolConfig::with_silent_after`] time-outs in a row.
-/// [`Pool::run`] finds silent connections while no call is waiting.
+/// [`Pool::watch`] finds silent connections while no call is waiting.
 ///
 /// A call ends within [`PoolConfig::with_timeout`], connecting included, or twice that when a connection that was
 /// thought to be good turns out not to be.
@@ -189,7 +189,7 @@ impl Pool {
     ///
     /// Without it a silent connection is found by the calls that time out on it.
     /// The future never ends: spawn it, and abort the task to stop.
-    pub async fn run(&self) {
+    pub async fn watch(&self) {
         loop {
             sleep(self.0.config.timeout).await;
             let nodes = match &self.0.way {

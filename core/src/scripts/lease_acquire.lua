@@ -5,7 +5,7 @@
 -- Reply    the fencing token, an integer; 0 if somebody else has the lease.
 --
 -- The token is the server's time in microseconds, so it grows although an expired lease leaves nothing behind; scripts run
--- one at a time and take longer than that. It stays below 2^53 until the year 2255.
+-- one at a time and take longer than a microsecond. It stays below 2^53 until the year 2255.
 local held = redis.call('HMGET', KEYS[1], 'owner', 'token')
 local token
 if held[1] == ARGV[1] then

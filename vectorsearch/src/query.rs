@@ -1,0 +1,277 @@
+use std::time::Duration;
+
+use inferkit_core::Cmd;
+
+use crate::schema::{check_field_name, check_range};
+use crate::{Algorithm, Error, FieldKind, Filter, Result, Schema, Vector};
+
+/// The name under which the server returns the distance of a hit.
+pub const DISTANCE_FIELD: &str = "__distance";
+
+/// A field that no document has.
+///
+/// The server only notices that a document has expired when it reads a field of it; without one it returns the document
+/// as a hit.
+const ABSENT_FIELD: &str = "__absent";
+
+/// The most neighbors that one query can ask for.
+pub const MAX_K: usize = 10_000;
+
+/// A query for the `k` nearest neighbors of a vector among the documents that a [`Filter`] considers.
+///
+/// # Examples
+///
+/// ```
+/// use inferkit_vectorsearch::{Filter, Knn, Vector};
+///
+/// let question = Vector::new([0.1, 0.9])?;
+/// let query = Knn::new("embedding", question, 5, Filter::tag("tenant", "acme")?)?.returning(["title"])?;
+/// # let _ = query;
+/// # Ok::<(), inferkit_vectorsearch::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Knn {
+    field: String,
+    vector: Vector,
+    k: usize,
+    filter: Filter,
+    ef_runtime: Option<usize>,
+    returning: Vec<String>,
+    timeout: Option<Duration>,
+}
+
+impl Knn {
+    /// Asks for the `k` documents whose vector `field` is nearest to `vector`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidK`] if `k` is 0 or above [`MAX_K`].
+    pub fn new(field: impl Into<String>, vector: Vector, k: usize, filter: Filter) -> Result<Self> {
+        if !(1..=MAX_K).contains(&k) {
+            return Err(Error::InvalidK { k, max: MAX_K });
+        }
+        Ok(Self {
+            field: field.into(),
+            vector,
+            k,
+            filter,
+            ef_runtime: None,
+            returning: Vec::new(),
+            timeout: None,
+        })
+    }
+
+    /// Sets how many candidates an HNSW search keeps (1 to 20 000): more find more of the true neighbors, and cost more.
+    ///
+    /// The default is 64 or twice `k`, whichever is more; the server's own default of 10 misses one neighbor in five.
+    /// A FLAT index is exact and takes no such number, so none is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidParameter`] if it is out of range.
+    pub fn with_ef_runtime(mut self, ef_runtime: usize) -> Result<Self> {
+        check_range("EF_RUNTIME", ef_runtime, 1, 2 * MAX_K)?;
+        self.ef_runtime = Some(ef_runtime);
+        Ok(self)
+    }
+
+    /// Sets the time that the server may take (at least a millisecond); without it the server's setting holds, 500 ms.
+    ///
+    /// When it is over the server answers with what it has; see [`SearchResult::partial`](crate::SearchResult::partial).
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Adds fields of the hash that hits shall carry, part of the schema or not; by default they carry none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`] if one is not a field name.
+    pub fn returning<F: Into<String>>(
+        mut self,
+        fields: impl IntoIterator<Item = F>,
+    ) -> Result<Self> {
+        for field in fields {
+            let field = field.into();
+            check_field_name(&field)?;
+            if !self.returning.contains(&field) {
+                self.returning.push(field);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Returns the number of neighbors asked for.
+    #[must_use]
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Returns the time that the server may take, if set.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// Returns the `FT.SEARCH` command; its reply reads as a [`SearchResult`](crate::SearchResult).
+    ///
+    /// To send it in a [`Batch`](inferkit_core::Batch), push it as a `SearchResult`, and pass a refusal to
+    /// [`Error::of_index`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownField`] and [`Error::FieldKindMismatch`] if the query does not fit the schema;
+    /// [`Error::DimensionMismatch`] if the vector does not.
+    pub fn to_cmd(&self, schema: &Schema) -> Result<Cmd> {
+        let field = schema.field(&self.field).ok_or_else(|| Error::UnknownField {
+            index: schema.index().to_owned(),
+            field: self.field.clone(),
+        })?;
+        let FieldKind::Vector { dimensions, algorithm, .. } = *field.kind() else {
+            return Err(Error::FieldKindMismatch { field: self.field.clone(), expected: "VECTOR" });
+        };
+        if self.vector.dimensions() != dimensions {
+            return Err(Error::DimensionMismatch {
+                expected: dimensions,
+                got: self.vector.dimensions(),
+            });
+        }
+        let mut text = String::with_capacity(128);
+        let mut values = Vec::new();
+        self.filter.render(schema, &mut text, &mut values)?;
+        text.push_str("=>[KNN ");
+        text.push_str(&self.k.to_string());
+        text.push_str(" @");
+        text.push_str(field.name());
+        text.push_str(" $vector");
+        if let Algorithm::Hnsw(_) = algorithm {
+            let ef_runtime = self.ef_runtime.unwrap_or_else(|| (2 * self.k).max(64));
+            text.push_str(" EF_RUNTIME ");
+            text.push_str(&ef_runtime.to_string());
+        }
+        text.push_str(" AS ");
+        text.push_str(DISTANCE_FIELD);
+        text.push(']');
+        let capacity =
+            256 + 4 * dimensions + values.iter().map(|value| value.len() + 8).sum::<usize>();
+        let mut cmd = Cmd::with_capacity("FT.SEARCH", capacity)
+            .key(schema.index())
+            .arg(text)
+            .arg("PARAMS")
+            .arg(2 * (1 + values.len()))
+            .arg("vector")
+            .arg(&self.vector);
+        for (index, value) in values.into_iter().enumerate() {
+            cmd = cmd.arg(format!("f{index}")).arg(value);
+        }
+        cmd = cmd.arg("RETURN").arg(1 + self.returning.len().max(1)).arg(DISTANCE_FIELD);
+        cmd = if self.returning.is_empty() {
+            cmd.arg(ABSENT_FIELD)
+        } else {
+            cmd.args(&self.returning)
+        };
+        cmd = cmd.args(["SORTBY", DISTANCE_FIELD, "ASC", "LIMIT", "0"]).arg(self.k);
+        if let Some(timeout) = self.timeout {
+            // Zero would mean no limit.
+            let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            cmd = cmd.arg("TIMEOUT").arg(millis.clamp(1, u64::from(u32::MAX)));
+        }
+        Ok(cmd.args(["DIALECT", "2"]).readonly())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Hnsw, VectorField};
+
+    fn schema() -> Schema {
+        Schema::builder("docs", "docs:", VectorField::hnsw("v", 2, Hnsw::default()))
+            .vector(VectorField::flat("w", 2))
+            .tag("tenant")
+            .tag("model")
+            .numeric("year")
+            .build()
+            .unwrap()
+    }
+
+    fn vector() -> Vector {
+        Vector::new([1.0, 0.0]).unwrap()
+    }
+
+    fn rendered(query: &Knn) -> String {
+        let cmd = query.to_cmd(&schema()).unwrap();
+        cmd.iter().map(|part| part.escape_ascii().to_string()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_command_of_a_filtered_query_is_golden() {
+        let filter = Filter::tag("tenant", "a|b} @x:{*")
+            .unwrap()
+            .and(Filter::any_of("model", ["m1", "m2"]).unwrap());
+        let query = Knn::new("v", vector(), 40, filter)
+            .unwrap()
+            .returning(["answer", "model", "answer"])
+            .unwrap()
+            .with_timeout(Duration::from_millis(250));
+        assert_eq!(
+            rendered(&query),
+            "FT.SEARCH docs \
+             (@tenant:{$f0} @model:{$f1|$f2})=>[KNN 40 @v $vector EF_RUNTIME 80 AS __distance] \
+             PARAMS 8 vector \\x00\\x00\\x80?\\x00\\x00\\x00\\x00 f0 a|b} @x:{* f1 m1 f2 m2 \
+             RETURN 3 __distance answer model SORTBY __distance ASC LIMIT 0 40 TIMEOUT 250 DIALECT 2"
+        );
+    }
+
+    #[test]
+    fn the_command_of_an_unfiltered_query_is_golden() {
+        let query = Knn::new("w", vector(), 3, Filter::everything()).unwrap();
+        assert_eq!(
+            rendered(&query.with_ef_runtime(9).unwrap()),
+            "FT.SEARCH docs *=>[KNN 3 @w $vector AS __distance] \
+             PARAMS 2 vector \\x00\\x00\\x80?\\x00\\x00\\x00\\x00 \
+             RETURN 2 __distance __absent SORTBY __distance ASC LIMIT 0 3 DIALECT 2"
+        );
+        let query = Knn::new("v", vector(), 3, Filter::everything()).unwrap();
+        assert!(rendered(&query).contains("$vector EF_RUNTIME 64 AS"));
+        let query = query.with_ef_runtime(9).unwrap().with_timeout(Duration::ZERO);
+        assert!(rendered(&query).contains("$vector EF_RUNTIME 9 AS"));
+        assert!(rendered(&query).ends_with("TIMEOUT 1 DIALECT 2"));
+        let cmd = query.to_cmd(&schema()).unwrap();
+        assert!(cmd.is_readonly());
+        assert_eq!(cmd.routing_key(), Some(&b"docs"[..]));
+    }
+
+    #[test]
+    fn a_query_that_does_not_fit_the_schema_is_refused() {
+        let to_cmd = |field: &str, vector, filter| {
+            Knn::new(field, vector, 1, filter).unwrap().to_cmd(&schema()).unwrap_err()
+        };
+        let all = Filter::everything;
+        let error = to_cmd("nope", vector(), all());
+        assert!(matches!(error, Error::UnknownField { .. }), "{error}");
+        let error = to_cmd("tenant", vector(), all());
+        assert!(matches!(error, Error::FieldKindMismatch { expected: "VECTOR", .. }), "{error}");
+        let error = to_cmd("v", Vector::new([1.0]).unwrap(), all());
+        assert!(matches!(error, Error::DimensionMismatch { expected: 2, got: 1 }), "{error}");
+        let error = to_cmd("v", vector(), Filter::tag("nope", "x").unwrap());
+        assert!(matches!(error, Error::UnknownField { .. }), "{error}");
+        let error = to_cmd("v", vector(), Filter::tag("year", "x").unwrap());
+        assert!(matches!(error, Error::FieldKindMismatch { expected: "TAG", .. }), "{error}");
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for k in [0, MAX_K + 1] {
+            let query = Knn::new("v", vector(), k, Filter::everything());
+            assert!(matches!(query, Err(Error::InvalidK { .. })));
+        }
+        let query = || Knn::new("v", vector(), 1, Filter::everything()).unwrap();
+        assert!(matches!(query().with_ef_runtime(0), Err(Error::InvalidParameter { .. })));
+        for field in ["", "AS", "__distance", "a b"] {
+            assert!(matches!(query().returning([field]), Err(Error::InvalidName { .. })));
+        }
+    }
+}
