@@ -36,7 +36,7 @@ impl Driver for Canned {
 fn index(reply: Reply, wait: Duration) -> (Arc<Canned>, RedisVectorIndex) {
     let driver = Arc::new(Canned { reply, wait, calls: AtomicUsize::new(0) });
     let schema = Schema::builder("docs", "docs:", VectorField::flat("v", 2)).build().unwrap();
-    (driver.clone(), RedisVectorIndex::new(driver, schema))
+    (Arc::<Canned>::clone(&driver), RedisVectorIndex::new(driver, schema))
 }
 
 fn knn(components: &[f32]) -> Knn {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 #![cfg(feature = "redis")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use inferkit_core::{Batch, Cmd, DriverExt, DynDriver, Pool, PoolConfig, Protocol};
@@ -59,7 +60,7 @@ async fn neighbors_come_sorted_with_their_fields(driver: DynDriver) {
     for field in [VectorField::flat("v", 2), VectorField::hnsw("v", 2, Hnsw::default())] {
         let (name, prefix) = names();
         let schema = Schema::builder(name, prefix, field).tag("tenant").text("body").build();
-        let index = RedisVectorIndex::new(driver.clone(), schema.unwrap());
+        let index = RedisVectorIndex::new(Arc::clone(&driver), schema.unwrap());
         assert!(index.ensure_index().await.unwrap());
         for (id, angle) in [("c", 0.9_f32), ("a", 0.0), ("d", 1.5), ("b", 0.4), ("e", 3.1)] {
             let bytes = vector([angle.cos(), angle.sin()]).to_le_bytes();
@@ -169,13 +170,13 @@ async fn poisoned_vectors_are_never_hits(driver: DynDriver) {
     for field in [VectorField::flat("v", 2), VectorField::hnsw("v", 2, Hnsw::default())] {
         let (name, prefix) = names();
         let schema = Schema::builder(name, prefix, field).tag("tenant").build().unwrap();
-        let index = RedisVectorIndex::new(driver.clone(), schema);
+        let index = RedisVectorIndex::new(Arc::clone(&driver), schema);
         index.ensure_index().await.unwrap();
         write(&index, "good", "t", &floats([1.0, 0.1])).await;
         write(&index, "zero", "t", &floats([0.0, 0.0])).await;
         write(&index, "nan", "t", &floats([f32::NAN, 1.0])).await;
         write(&index, "infinite", "t", &floats([f32::INFINITY, 1.0])).await;
-        write(&index, "short", "t", &floats([1.0, 0.1])[..4]).await;
+        write(&index, "short", "t", &1.0_f32.to_le_bytes()).await;
         write(&index, "long", "t", &[0; 12]).await;
         write(&index, "text", "t", b"[1.0, 0.1]").await;
         let mut unusable = 0;
@@ -198,8 +199,9 @@ async fn poisoned_vectors_are_never_hits(driver: DynDriver) {
 async fn the_index_is_made_once_and_compared(driver: DynDriver) {
     let (name, prefix) = names();
     let build = |prefix: &str, vector: VectorField| Schema::builder(&name, prefix, vector);
-    let index =
-        |builder: SchemaBuilder| RedisVectorIndex::new(driver.clone(), builder.build().unwrap());
+    let index = |builder: SchemaBuilder| {
+        RedisVectorIndex::new(Arc::clone(&driver), builder.build().unwrap())
+    };
     let hnsw = || VectorField::hnsw("v", 2, Hnsw::default());
     let ours = index(build(&prefix, hnsw()).tag("t").numeric("n").text("x"));
     assert!(ours.ensure_index().await.unwrap());
@@ -269,7 +271,7 @@ async fn the_index_is_made_once_and_compared(driver: DynDriver) {
 }
 
 async fn an_alias_is_not_the_index(driver: DynDriver) {
-    let real = RedisVectorIndex::new(driver.clone(), flat().build().unwrap());
+    let real = RedisVectorIndex::new(Arc::clone(&driver), flat().build().unwrap());
     real.ensure_index().await.unwrap();
     let (alias, _) = names();
     let cmd = Cmd::new("FT.ALIASADD").arg(&alias).arg(real.schema().index());
@@ -279,7 +281,8 @@ async fn an_alias_is_not_the_index(driver: DynDriver) {
     for error in
         [aliased.ensure_index().await.unwrap_err(), aliased.drop_index().await.unwrap_err()]
     {
-        let Error::SchemaMismatch { difference, .. } = error else { panic!("{error:?}") };
+        assert!(matches!(error, Error::SchemaMismatch { .. }), "{error:?}");
+        let difference = error.to_string();
         assert!(difference.contains("alias") && difference.contains(real.schema().index()));
     }
     assert!(real.drop_index().await.unwrap(), "the index behind the alias is still there");
@@ -289,7 +292,7 @@ async fn eight_racers_make_one_index(driver: DynDriver) {
     let schema = flat().build().unwrap();
     let racers: Vec<_> = (0..8)
         .map(|_| {
-            let index = RedisVectorIndex::new(driver.clone(), schema.clone());
+            let index = RedisVectorIndex::new(Arc::clone(&driver), schema.clone());
             tokio::spawn(async move { index.ensure_index().await })
         })
         .collect();
@@ -302,7 +305,7 @@ async fn eight_racers_make_one_index(driver: DynDriver) {
 }
 
 async fn a_missing_index_says_what_to_call(driver: DynDriver) {
-    let index = RedisVectorIndex::new(driver.clone(), flat().build().unwrap());
+    let index = RedisVectorIndex::new(Arc::clone(&driver), flat().build().unwrap());
     let query = knn([1.0, 0.0], 1, Filter::everything());
     let mut batch = Batch::new();
     let slot = batch.push::<SearchResult>(query.to_cmd(index.schema()).unwrap());
@@ -324,7 +327,7 @@ async fn a_missing_index_says_what_to_call(driver: DynDriver) {
 
 async fn documents_from_before_are_waited_for(driver: DynDriver) {
     const DOCUMENTS: u64 = 2000;
-    let index = RedisVectorIndex::new(driver.clone(), flat().build().unwrap());
+    let index = RedisVectorIndex::new(Arc::clone(&driver), flat().build().unwrap());
     let prefix = index.schema().prefix();
     let one = vector([1.0, 0.5]);
     let batch: Batch = (0..DOCUMENTS)
@@ -353,7 +356,7 @@ async fn expired_documents_are_no_hits(flavor: Flavor, protocol: Protocol) {
     let server = Server::builder(flavor).config("enable-debug-command", "yes").start().unwrap();
     let driver = connect(&server, protocol).await;
     driver.query::<()>(Cmd::new("DEBUG").args(["SET-ACTIVE-EXPIRE", "0"])).await.unwrap();
-    let index = RedisVectorIndex::new(driver.clone(), flat().build().unwrap());
+    let index = RedisVectorIndex::new(Arc::clone(&driver), flat().build().unwrap());
     index.ensure_index().await.unwrap();
     for (id, y) in [("gone", 0.0), ("left", 0.5), ("lost", 0.2)] {
         write(&index, id, "t", &vector([1.0, y]).to_le_bytes()).await;
