@@ -1,0 +1,241 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tracing::field::Empty;
+
+use crate::format::{check_finite, decode, encode};
+use crate::{Embedder, EmbeddingCache, EmbeddingKey, Error, Result};
+
+const DEFAULT_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// What happens to a request when the cache's server cannot be asked.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum OnCacheError {
+    /// The texts are embedded as if the cache were empty, and a warning is logged.
+    #[default]
+    Embed,
+    /// The request fails.
+    Fail,
+}
+
+/// An embedder behind a cache; it is an [`Embedder`] itself.
+///
+/// One call asks the cache once for all texts, embeds what is missing in one call of the inner embedder (texts that
+/// occur several times only once), and writes what is new at once: two round trips at most, one if everything is there,
+/// none for no texts.
+///
+/// # Examples
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use inferkit_embcache::{CachedEmbedder, Embedder, EmbedderExt, MemoryEmbeddingCache, Result};
+/// # #[derive(Debug)]
+/// # struct Model;
+/// # #[async_trait::async_trait]
+/// # impl Embedder for Model {
+/// #     fn model(&self) -> &str { "model" }
+/// #     fn dimensions(&self) -> usize { 1 }
+/// #     async fn embed_many(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+/// #         Ok(texts.iter().map(|text| vec![text.len() as f32]).collect())
+/// #     }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let embedder = CachedEmbedder::new(Model, Arc::new(MemoryEmbeddingCache::default()));
+/// let vectors = embedder.embed_many(&["one", "three", "one"]).await?;
+/// assert_eq!(vectors, [[3.0], [5.0], [3.0]]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct CachedEmbedder<E> {
+    embedder: E,
+    cache: Arc<dyn EmbeddingCache>,
+    version: u32,
+    ttl: Duration,
+    on_cache_error: OnCacheError,
+}
+
+impl<E: Embedder> CachedEmbedder<E> {
+    /// Puts `cache` in front of `embedder`; no I/O.
+    #[must_use]
+    pub fn new(embedder: E, cache: Arc<dyn EmbeddingCache>) -> Self {
+        Self {
+            embedder,
+            cache,
+            version: 1,
+            ttl: DEFAULT_TTL,
+            on_cache_error: OnCacheError::default(),
+        }
+    }
+
+    /// Sets the caller's version of the model, 1 by default.
+    ///
+    /// Raise it whenever the same model name begins to mean other vectors: other weights, another number of dimensions,
+    /// another preparation of the text.
+    /// Entries of the old version expire unused.
+    #[must_use]
+    pub fn with_version(mut self, version: u32) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// Sets how long embeddings are kept, 7 days by default.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if it is under a millisecond or over a hundred years.
+    pub fn with_ttl(mut self, ttl: Duration) -> Result<Self> {
+        ttl_millis(ttl)?;
+        self.ttl = ttl;
+        Ok(self)
+    }
+
+    /// Sets what happens when the cache's server cannot be asked; by default the texts are embedded anyway.
+    #[must_use]
+    pub fn with_on_cache_error(mut self, on_cache_error: OnCacheError) -> Self {
+        self.on_cache_error = on_cache_error;
+        self
+    }
+
+    /// Returns the embedder behind the cache.
+    #[must_use]
+    pub fn inner(&self) -> &E {
+        &self.embedder
+    }
+
+    /// Embeds `texts` with the inner embedder and checks what comes.
+    async fn embed_missing(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+        let vectors = self.embedder.embed_many(texts).await?;
+        if vectors.len() != texts.len() {
+            return Err(Error::CountMismatch { expected: texts.len(), got: vectors.len() });
+        }
+        let expected = self.embedder.dimensions();
+        for vector in &vectors {
+            if vector.len() != expected {
+                return Err(Error::DimensionMismatch { expected, got: vector.len() });
+            }
+            check_finite(vector)?;
+        }
+        Ok(vectors)
+    }
+
+    /// Passes a failure of the cache on, or logs it, as the caller wants.
+    fn tolerate<T>(&self, outcome: Result<T>, instead: impl FnOnce() -> T) -> Result<T> {
+        match (outcome, self.on_cache_error) {
+            (Err(Error::Backend(error)), OnCacheError::Embed) => {
+                tracing::warn!(kind = ?error.kind(), "the embedding cache did not answer: going on without it");
+                Ok(instead())
+            }
+            (outcome, _) => outcome,
+        }
+    }
+}
+
+#[async_trait]
+impl<E: Embedder> Embedder for CachedEmbedder<E> {
+    fn model(&self) -> &str {
+        self.embedder.model()
+    }
+
+    fn dimensions(&self) -> usize {
+        self.embedder.dimensions()
+    }
+
+    /// Returns one vector per text, from the cache where it has them.
+    ///
+    /// An entry that is damaged or has other dimensions counts as missing and is overwritten.
+    ///
+    /// # Errors
+    ///
+    /// Those of the inner embedder; [`Error::CountMismatch`], [`Error::DimensionMismatch`] and [`Error::NotFinite`] if
+    /// its vectors are not what it promised: nothing is stored then.
+    /// [`Error::UnknownVersion`] if a later release wrote one of the entries.
+    /// [`Error::Backend`] if the cache's server fails and [`OnCacheError::Fail`] is set.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may leave vectors unstored.
+    #[tracing::instrument(name = "embcache.embed_many", level = "debug", skip_all, fields(texts = texts.len(), misses = Empty))]
+    async fn embed_many(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+        if texts.is_empty() {
+            return Ok(Vec::new());
+        }
+        if self.embedder.model().is_empty() {
+            return Err(Error::Config(
+                "the embedder's model has no name: embeddings of two such models could not be told apart".to_owned(),
+            ));
+        }
+        // The distinct texts, and the one that each text is.
+        let mut places = HashMap::with_capacity(texts.len());
+        let mut distinct = Vec::with_capacity(texts.len());
+        let mut place_of = Vec::with_capacity(texts.len());
+        for &text in texts {
+            place_of.push(*places.entry(text).or_insert_with(|| {
+                distinct.push(text);
+                distinct.len() - 1
+            }));
+        }
+        let model: Arc<str> = self.embedder.model().into();
+        let keys: Vec<EmbeddingKey> = distinct
+            .iter()
+            .map(|text| EmbeddingKey::new(self.version, Arc::clone(&model), text))
+            .collect();
+        let stored = self.cache.get_many(&keys).await;
+        let stored: Vec<Option<Bytes>> = self.tolerate(stored, || vec![None; keys.len()])?;
+        if stored.len() != keys.len() {
+            return Err(Error::CountMismatch { expected: keys.len(), got: stored.len() });
+        }
+        let dimensions = self.embedder.dimensions();
+        let mut vectors = Vec::with_capacity(keys.len());
+        for value in stored {
+            vectors.push(match value.map(|value| decode(&value, dimensions)).transpose() {
+                Ok(vector) => vector,
+                Err(error @ (Error::Damaged { .. } | Error::DimensionMismatch { .. })) => {
+                    tracing::warn!(%error, "a cached embedding is replaced");
+                    None
+                }
+                Err(error) => return Err(error),
+            });
+        }
+        let missing: Vec<usize> = vectors
+            .iter()
+            .enumerate()
+            .filter(|(_, vector)| vector.is_none())
+            .map(|(place, _)| place)
+            .collect();
+        tracing::Span::current().record("misses", missing.len());
+        if !missing.is_empty() {
+            let wanted: Vec<&str> =
+                missing.iter().filter_map(|&place| distinct.get(place).copied()).collect();
+            let mut entries = Vec::with_capacity(missing.len());
+            for (place, vector) in missing.into_iter().zip(self.embed_missing(&wanted).await?) {
+                if let (Some(key), Some(slot)) = (keys.get(place), vectors.get_mut(place)) {
+                    entries.push((key.clone(), encode(&vector)?));
+                    *slot = Some(vector);
+                }
+            }
+            let written = self.cache.put_many(&entries, self.ttl).await;
+            self.tolerate(written, || ())?;
+        }
+        if texts.len() == vectors.len() {
+            return Ok(vectors.into_iter().flatten().collect());
+        }
+        Ok(place_of.into_iter().filter_map(|place| vectors.get(place).cloned().flatten()).collect())
+    }
+}
+
+/// The time to live in milliseconds, if it is one.
+pub(crate) fn ttl_millis(ttl: Duration) -> Result<u64> {
+    match u64::try_from(ttl.as_millis()) {
+        Ok(millis) if 0 < millis && millis <= 1 << 42 => Ok(millis),
+        _ => Err(Error::Config(
+            "embeddings are kept between a millisecond and a hundred years: set such a time to live"
+                .to_owned(),
+        )),
+    }
+}

@@ -1,0 +1,132 @@
+//! The stored form: version, kind and dimensions (u16, little-endian) in 4 bytes, then little-endian 32-bit floats.
+
+use bytes::Bytes;
+
+use crate::{Error, Result};
+
+/// The version of the stored form that this release writes and reads.
+pub const FORMAT_VERSION: u8 = 1;
+
+const KIND_F32: u8 = 1;
+const HEADER: usize = 4;
+
+/// Returns the stored form of a vector: a 4-byte header and little-endian 32-bit floats.
+///
+/// # Errors
+///
+/// [`Error::TooManyDimensions`] above 65 535; [`Error::NotFinite`].
+pub fn encode(vector: &[f32]) -> Result<Bytes> {
+    check_finite(vector)?;
+    let dimensions = u16::try_from(vector.len())
+        .map_err(|_| Error::TooManyDimensions { got: vector.len(), max: usize::from(u16::MAX) })?;
+    let mut stored = Vec::with_capacity(HEADER + size_of_val(vector));
+    stored.extend([FORMAT_VERSION, KIND_F32]);
+    stored.extend(dimensions.to_le_bytes());
+    if cfg!(target_endian = "little") {
+        stored.extend_from_slice(bytemuck::cast_slice(vector));
+    } else {
+        stored.extend(vector.iter().flat_map(|component| component.to_le_bytes()));
+    }
+    Ok(stored.into())
+}
+
+/// Reads the stored form of a vector of `dimensions` components; `stored` need not be aligned.
+///
+/// # Errors
+///
+/// [`Error::UnknownVersion`] if a later release wrote it; [`Error::DimensionMismatch`]; [`Error::Damaged`] for any other
+/// bytes that [`encode`] does not make.
+pub fn decode(stored: &[u8], dimensions: usize) -> Result<Vec<f32>> {
+    let Some((&[version, kind, low, high], payload)) = stored.split_first_chunk::<HEADER>() else {
+        return Err(Error::Damaged { problem: "it has no whole header" });
+    };
+    match (version, kind) {
+        (FORMAT_VERSION, KIND_F32) => {}
+        (0, _) => return Err(Error::Damaged { problem: "its version is 0" }),
+        (FORMAT_VERSION, _) => return Err(Error::Damaged { problem: "its kind is unknown" }),
+        (found, _) => return Err(Error::UnknownVersion { found, known: FORMAT_VERSION }),
+    }
+    let declared = usize::from(u16::from_le_bytes([low, high]));
+    if declared != dimensions {
+        return Err(Error::DimensionMismatch { expected: dimensions, got: declared });
+    }
+    if payload.len() != declared * size_of::<f32>() {
+        return Err(Error::Damaged { problem: "its length does not fit its dimensions" });
+    }
+    let vector: Vec<f32> = if cfg!(target_endian = "little") {
+        bytemuck::pod_collect_to_vec(payload)
+    } else {
+        let (components, _) = payload.as_chunks();
+        components.iter().map(|component| f32::from_le_bytes(*component)).collect()
+    };
+    if check_finite(&vector).is_err() {
+        return Err(Error::Damaged { problem: "it holds a number that is not finite" });
+    }
+    Ok(vector)
+}
+
+pub(crate) fn check_finite(vector: &[f32]) -> Result<()> {
+    match vector.iter().position(|component| !component.is_finite()) {
+        Some(index) => Err(Error::NotFinite { index }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_stored_form_is_golden() {
+        let stored = encode(&[1.0, -2.5]).unwrap();
+        assert_eq!(stored[..], [1, 1, 2, 0, 0, 0, 0x80, 0x3f, 0, 0, 0x20, 0xc0]);
+    }
+
+    #[test]
+    fn what_is_unknown_damaged_or_of_another_size_is_told_apart() {
+        let good = encode(&[1.0, 2.0]).unwrap();
+        let with = |index: usize, byte: u8| {
+            let mut bytes = good.to_vec();
+            bytes[index] = byte;
+            decode(&bytes, 2).unwrap_err()
+        };
+        assert!(matches!(with(0, 2), Error::UnknownVersion { found: 2, known: 1 }));
+        assert!(matches!(with(0, 0), Error::Damaged { .. }));
+        assert!(matches!(with(1, 9), Error::Damaged { .. }));
+        assert!(matches!(with(2, 3), Error::DimensionMismatch { expected: 2, got: 3 }));
+        assert!(matches!(with(7, 0xff), Error::Damaged { .. }), "0xff80.... is NaN");
+        assert!(matches!(decode(&good[..11], 2), Err(Error::Damaged { .. })));
+        assert!(matches!(decode(&good[..3], 2), Err(Error::Damaged { .. })));
+        assert!(matches!(decode(&[], 2), Err(Error::Damaged { .. })));
+        assert!(matches!(encode(&[0.0, f32::NAN]), Err(Error::NotFinite { index: 1 })));
+        let wide = vec![0.0; 65_536];
+        assert!(matches!(encode(&wide), Err(Error::TooManyDimensions { got: 65_536, .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn vectors_come_back_unchanged(vector in prop::collection::vec(
+            any::<f32>().prop_filter("finite", |component| component.is_finite()), 0..64,
+        )) {
+            let stored = encode(&vector).unwrap();
+            prop_assert_eq!(decode(&stored, vector.len()).unwrap(), vector.clone());
+            let mut shifted = vec![0];
+            shifted.extend_from_slice(&stored);
+            prop_assert_eq!(decode(&shifted[1..], vector.len()).unwrap(), vector);
+        }
+
+        #[test]
+        fn no_bytes_panic(
+            header in prop::option::of(Just([1_u8, 1, 2, 0])),
+            tail in prop::collection::vec(any::<u8>(), 0..64),
+            dimensions in 0_usize..20,
+        ) {
+            let mut bytes = header.map(Vec::from).unwrap_or_default();
+            bytes.extend(tail);
+            if let Ok(vector) = decode(&bytes, dimensions) {
+                prop_assert_eq!(&encode(&vector).unwrap()[..], &bytes[..]);
+            }
+        }
+    }
+}

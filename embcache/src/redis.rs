@@ -1,0 +1,91 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use inferkit_core::keys::{Key, KeyFamily, Namespace, Ttl};
+use inferkit_core::{Batch, Cmd, DriverExt as _, DynDriver};
+
+use crate::cached::ttl_millis;
+use crate::{EmbeddingCache, EmbeddingKey, Error, Result};
+
+/// The keys that [`RedisEmbeddingCache`] writes.
+pub const KEYS: &[KeyFamily] = &[KeyFamily::new(
+    "emb",
+    "emb:v<version>:<model>:<sha256 hex>",
+    "string",
+    Ttl::Always("7 days, or as the caller sets it"),
+    &["MGET", "SET"],
+)];
+
+/// Embeddings on Redis: one string each, with an expiry.
+///
+/// Cloning is cheap, and clones share the connection.
+#[derive(Clone, Debug)]
+pub struct RedisEmbeddingCache {
+    driver: DynDriver,
+    namespace: Namespace,
+}
+
+impl RedisEmbeddingCache {
+    /// Makes a cache in `namespace`; nothing is sent.
+    #[must_use]
+    pub fn new(driver: DynDriver, namespace: Namespace) -> Self {
+        Self { driver, namespace }
+    }
+
+    /// Returns the server's key of an embedding.
+    #[must_use]
+    pub fn key(&self, key: &EmbeddingKey) -> Key {
+        self.namespace
+            .family("emb")
+            .part(format!("v{}", key.version()))
+            .part(key.model())
+            .part(hex(key.digest()))
+            .build()
+    }
+}
+
+#[async_trait]
+impl EmbeddingCache for RedisEmbeddingCache {
+    /// One `MGET`.
+    async fn get_many(&self, keys: &[EmbeddingKey]) -> Result<Vec<Option<Bytes>>> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut cmd = Cmd::with_capacity("MGET", 128 * keys.len());
+        for key in keys {
+            cmd = cmd.key(self.key(key));
+        }
+        let values: Vec<Option<Bytes>> = self.driver.query(cmd.readonly()).await?;
+        if values.len() != keys.len() {
+            return Err(Error::CountMismatch { expected: keys.len(), got: values.len() });
+        }
+        Ok(values)
+    }
+
+    /// One pipeline of a `SET` with `PX` each.
+    async fn put_many(&self, entries: &[(EmbeddingKey, Bytes)], ttl: Duration) -> Result<()> {
+        let millis = ttl_millis(ttl)?;
+        let mut batch = Batch::new();
+        let mut slots = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            let cmd = Cmd::with_capacity("SET", value.len() + 160)
+                .key(self.key(key))
+                .arg(value)
+                .arg("PX")
+                .arg(millis)
+                .idempotent();
+            slots.push(batch.push::<()>(cmd));
+        }
+        let mut answers = self.driver.run(batch).await?;
+        for slot in slots {
+            answers.take(slot)?;
+        }
+        Ok(())
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
