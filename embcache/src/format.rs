@@ -110,7 +110,7 @@ mod tests {
             any::<f32>().prop_filter("finite", |component| component.is_finite()), 0..64,
         )) {
             let stored = encode(&vector).unwrap();
-            prop_assert_eq!(decode(&stored, vector.len()).unwrap(), vector.clone());
+            prop_assert_eq!(decode(&stored, vector.len()).unwrap(), &vector[..]);
             let mut shifted = vec![0];
             shifted.extend_from_slice(&stored);
             prop_assert_eq!(decode(&shifted[1..], vector.len()).unwrap(), vector);

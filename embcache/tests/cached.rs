@@ -50,7 +50,7 @@ async fn versions_and_models_do_not_mix() {
 async fn entries_last_as_long_as_set() {
     let clock = Arc::new(ManualClock::default());
     let inner = Counting::default();
-    let cache = Arc::new(MemoryEmbeddingCache::new(clock.clone()));
+    let cache = Arc::new(MemoryEmbeddingCache::new(Arc::<ManualClock>::clone(&clock)));
     let embedder =
         CachedEmbedder::new(inner.clone(), cache).with_ttl(Duration::from_secs(60)).unwrap();
     embedder.embed("a").await.unwrap();
@@ -87,7 +87,7 @@ async fn what_an_embedder_must_not_return_is_an_error_and_not_stored() {
     let ask = async |vectors: &[&[f32]]| {
         let cache = Arc::new(MemoryEmbeddingCache::default());
         let wrong = Wrong(vectors.iter().map(|vector| vector.to_vec()).collect());
-        let embedder = CachedEmbedder::new(wrong, cache.clone());
+        let embedder = CachedEmbedder::new(wrong, Arc::<MemoryEmbeddingCache>::clone(&cache));
         let error = embedder.embed_many(&["a", "b"]).await.unwrap_err();
         let keys = ["a", "b"].map(|text| EmbeddingKey::new(1, "wrong", text));
         assert_eq!(cache.get_many(&keys).await.unwrap(), [None, None]);
@@ -99,7 +99,7 @@ async fn what_an_embedder_must_not_return_is_an_error_and_not_stored() {
     assert!(matches!(error, Error::DimensionMismatch { expected: 2, got: 1, .. }));
     let error = ask(&[&[1.0, 1.0], &[1.0, f32::INFINITY]]).await;
     assert!(matches!(error, Error::NotFinite { index: 1, .. }));
-    let wrong = CachedEmbedder::new(Wrong(Vec::new()), caches().await[0].clone());
+    let wrong = CachedEmbedder::new(Wrong(Vec::new()), Arc::clone(&caches().await[0]));
     let error = wrong.embed("a").await.unwrap_err();
     assert!(matches!(error, Error::CountMismatch { expected: 1, got: 0, .. }));
 }
@@ -173,7 +173,7 @@ async fn keys_of(driver: &DynDriver, pattern: &str) -> Vec<String> {
 async fn every_key_is_in_the_table_and_expires() {
     let server = Server::start(Flavor::Plain).unwrap();
     let driver = support::pool(server.url()).await;
-    let cache = RedisEmbeddingCache::new(driver.clone(), support::namespace());
+    let cache = RedisEmbeddingCache::new(Arc::clone(&driver), support::namespace());
     let embedder = CachedEmbedder::new(Counting::default(), Arc::new(cache));
     embedder.embed_many(&["a", "naïve:{}*"]).await.unwrap();
     let keys = keys_of(&driver, "*").await;
@@ -208,7 +208,7 @@ async fn calls(driver: &DynDriver) -> Vec<(String, u64)> {
 async fn a_batch_is_one_mget_and_one_pipeline() {
     let server = Server::start(Flavor::Plain).unwrap();
     let driver = support::pool(server.url()).await;
-    let cache = RedisEmbeddingCache::new(driver.clone(), support::namespace());
+    let cache = RedisEmbeddingCache::new(Arc::clone(&driver), support::namespace());
     let embedder = CachedEmbedder::new(Counting::default(), Arc::new(cache));
     driver.query::<()>(Cmd::new("CONFIG").arg("RESETSTAT")).await.unwrap();
     embedder.embed_many(&["a", "b", "c", "a"]).await.unwrap();

@@ -45,7 +45,7 @@ async fn read_request(stream: &mut TcpStream) -> String {
     loop {
         let mut chunk = [0; 4096];
         let count = stream.read(&mut chunk).await.unwrap();
-        bytes.extend_from_slice(&chunk[..count]);
+        bytes.extend(chunk.iter().take(count));
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let length: usize = head

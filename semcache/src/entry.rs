@@ -1,0 +1,127 @@
+//! The hash of an entry: its fields, and what of it may be served.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::request::Hex;
+use crate::{Answer, Error, Result};
+
+/// The version of the entries that this release writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+pub(crate) const VERSION: &str = "v";
+pub(crate) const SCOPE: &str = "scope";
+pub(crate) const PROMPT: &str = "prompt";
+pub(crate) const RESPONSE: &str = "response";
+pub(crate) const EMBEDDING: &str = "embedding";
+pub(crate) const TIMESTAMP: &str = "timestamp";
+pub(crate) const MODEL: &str = "model";
+pub(crate) const TOKENS_USED: &str = "tokens_used";
+
+/// The fields that make an answer, as they were read.
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    pub(crate) version: Option<Bytes>,
+    pub(crate) scope: Option<Bytes>,
+    pub(crate) response: Option<Bytes>,
+    pub(crate) timestamp: Option<Bytes>,
+    pub(crate) tokens_used: Option<Bytes>,
+}
+
+impl Stored {
+    /// Returns the answer and when it was stored, or nothing if the fields are not an entry of `scope`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownVersion`] if a later release wrote the entry.
+    pub(crate) fn check(self, scope: &Hex) -> Result<Option<(Answer, Duration)>> {
+        let version: Option<u32> = number(self.version.as_ref());
+        match version {
+            Some(FORMAT_VERSION) => {}
+            Some(found) => return Err(Error::UnknownVersion { found, known: FORMAT_VERSION }),
+            None => return Ok(None),
+        }
+        if self.scope.as_deref() != Some(scope.as_str().as_bytes()) {
+            return Ok(None);
+        }
+        let tokens_used: Option<u64> = number(self.tokens_used.as_ref());
+        if tokens_used.is_none() && self.tokens_used.is_some() {
+            return Ok(None);
+        }
+        let (Some(response), Some(timestamp)) = (self.response, number(self.timestamp.as_ref()))
+        else {
+            return Ok(None);
+        };
+        let Ok(mut answer) = Answer::new(response) else { return Ok(None) };
+        if let Some(tokens_used) = tokens_used {
+            answer = answer.with_tokens_used(tokens_used);
+        }
+        Ok(Some((answer, Duration::from_secs(timestamp))))
+    }
+}
+
+fn number<T: std::str::FromStr>(field: Option<&Bytes>) -> Option<T> {
+    str::from_utf8(field?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Request, Tenant};
+    use proptest::prelude::*;
+
+    fn scope() -> Hex {
+        Request::new(Tenant::shared(), "m", "p").unwrap().scope_hex()
+    }
+
+    fn stored() -> Stored {
+        Stored {
+            version: Some("1".into()),
+            scope: Some(scope().as_str().to_owned().into()),
+            response: Some("yes".into()),
+            timestamp: Some("1706140800".into()),
+            tokens_used: Some("250".into()),
+        }
+    }
+
+    #[test]
+    fn only_whole_entries_of_the_scope_are_served() {
+        let (answer, stored_at) = stored().check(&scope()).unwrap().unwrap();
+        assert_eq!(answer, Answer::new("yes").unwrap().with_tokens_used(250));
+        assert_eq!(stored_at, Duration::from_secs(1_706_140_800));
+        let broken: [fn(&mut Stored); 9] = [
+            |entry| entry.version = None,
+            |entry| entry.version = Some("one".into()),
+            |entry| entry.scope = None,
+            |entry| entry.scope = Some("other".into()),
+            |entry| entry.response = None,
+            |entry| entry.response = Some(Bytes::new()),
+            |entry| entry.timestamp = None,
+            |entry| entry.timestamp = Some("noon".into()),
+            |entry| entry.tokens_used = Some("-1".into()),
+        ];
+        for break_it in broken {
+            let mut entry = stored();
+            break_it(&mut entry);
+            assert!(entry.check(&scope()).unwrap().is_none());
+        }
+        let later = Stored { version: Some("2".into()), ..stored() };
+        let error = later.check(&scope()).unwrap_err();
+        assert!(matches!(error, Error::UnknownVersion { found: 2, known: 1 }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_fields_panic(fields in prop::array::uniform5(prop::option::of(
+            prop::collection::vec(any::<u8>(), 0..12),
+        ))) {
+            let [version, scope_, response, timestamp, tokens_used] =
+                fields.map(|field| field.map(Bytes::from));
+            let entry = Stored { version, scope: scope_, response, timestamp, tokens_used };
+            if let Ok(served) = entry.check(&scope()) {
+                prop_assert!(served.is_none());
+            }
+        }
+    }
+}

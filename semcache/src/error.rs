@@ -1,0 +1,150 @@
+use std::time::Duration;
+
+/// The result of a question to a semantic cache.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a request was not looked up, or an answer not stored.
+///
+/// No message holds a prompt, an answer, a vector or a tenant.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The server could not be asked, or refused.
+    #[error(transparent)]
+    Backend(#[from] inferkit_core::Error),
+    /// A vector has another number of dimensions than the cache.
+    #[error(
+        "the cache holds vectors of {expected} dimensions, got {got}: use the embedder that the cache was made with"
+    )]
+    #[non_exhaustive]
+    DimensionMismatch {
+        /// The dimensions of the cache.
+        expected: usize,
+        /// The dimensions that came.
+        got: usize,
+    },
+    /// The prompt could not be embedded.
+    #[error(transparent)]
+    Embedder(inferkit_embcache::Error),
+    /// An answer has no text.
+    #[error("the answer is empty: do not store failed or broken-off answers")]
+    EmptyAnswer,
+    /// A model has no name.
+    #[error("the model has no name: name the model that answers")]
+    EmptyModel,
+    /// A prompt holds nothing but blanks.
+    #[error("the prompt is empty: do not ask the cache for requests without a prompt")]
+    EmptyPrompt,
+    /// A tenant has no name.
+    #[error("the tenant has no name: name it, or write Tenant::shared() if all may share answers")]
+    EmptyTenant,
+    /// The embedder returned a vector that cannot be compared: zero, NaN or infinite.
+    #[error(
+        "the embedder returned a vector that cannot be compared: check the embedder and the prompt"
+    )]
+    #[non_exhaustive]
+    InvalidEmbedding {
+        /// What is wrong with the vector.
+        source: inferkit_vectorsearch::Error,
+    },
+    /// A text is not the id of an entry.
+    #[error("an entry id has 64 hexadecimal digits: pass the text of an EntryId")]
+    InvalidId,
+    /// A prompt is longer than the policy allows.
+    #[error(
+        "the prompt has {bytes} bytes, and the policy allows {max}: raise it with Policy::with_max_prompt_bytes if the embedder reads that much, or do not cache such requests"
+    )]
+    #[non_exhaustive]
+    PromptTooLong {
+        /// The length that came.
+        bytes: usize,
+        /// The longest that is allowed.
+        max: usize,
+    },
+    /// The index could not be made or asked.
+    #[error(transparent)]
+    Search(inferkit_vectorsearch::Error),
+    /// A threshold is not a similarity from 0 to 1.
+    #[error("a threshold is a similarity from 0 to 1, got {value}: 0.95 is strict, 0.85 is loose")]
+    #[non_exhaustive]
+    ThresholdOutOfRange {
+        /// The number that came.
+        value: f64,
+    },
+    /// A time to live is none.
+    #[error("entries live between a millisecond and a hundred years, got {ttl:?}")]
+    #[non_exhaustive]
+    TtlOutOfRange {
+        /// The time that came.
+        ttl: Duration,
+    },
+    /// An entry was written in a form that this release does not know.
+    #[error(
+        "a cache entry has format version {found}, and this release reads version {known}: upgrade this service, or give it a namespace of its own"
+    )]
+    #[non_exhaustive]
+    UnknownVersion {
+        /// The version that was found.
+        found: u32,
+        /// The version that is known.
+        known: u32,
+    },
+}
+
+impl Error {
+    /// Makes the error of a vector that cannot be compared, for an implementor of
+    /// [`SemanticCache`](crate::SemanticCache).
+    #[must_use]
+    pub fn invalid_embedding(source: inferkit_vectorsearch::Error) -> Self {
+        Self::InvalidEmbedding { source }
+    }
+
+    /// Makes the error of a vector of other dimensions, for an implementor of
+    /// [`SemanticCache`](crate::SemanticCache).
+    #[must_use]
+    pub fn dimension_mismatch(expected: usize, got: usize) -> Self {
+        Self::DimensionMismatch { expected, got }
+    }
+
+    /// Makes the error of a prompt that is too long, for an implementor of [`SemanticCache`](crate::SemanticCache).
+    #[must_use]
+    pub fn prompt_too_long(bytes: usize, max: usize) -> Self {
+        Self::PromptTooLong { bytes, max }
+    }
+
+    /// Tells whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Backend(error) => error.is_transient(),
+            Self::Embedder(error) => error.is_transient(),
+            Self::Search(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}
+
+impl From<inferkit_embcache::Error> for Error {
+    fn from(error: inferkit_embcache::Error) -> Self {
+        use inferkit_embcache::Error as Embedding;
+        match error {
+            Embedding::DimensionMismatch { expected, got, .. } => {
+                Self::DimensionMismatch { expected, got }
+            }
+            error => Self::Embedder(error),
+        }
+    }
+}
+
+impl From<inferkit_vectorsearch::Error> for Error {
+    fn from(error: inferkit_vectorsearch::Error) -> Self {
+        use inferkit_vectorsearch::Error as Search;
+        match error {
+            Search::Backend(error) => Self::Backend(error),
+            Search::DimensionMismatch { expected, got, .. } => {
+                Self::DimensionMismatch { expected, got }
+            }
+            error => Self::Search(error),
+        }
+    }
+}

@@ -1,0 +1,330 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use inferkit_core::keys::{Key, KeyBuilder, KeyFamily, Namespace, Ttl};
+use inferkit_core::{Cmd, DriverExt as _, DynDriver, Reply, Script};
+use inferkit_embcache::Embedder;
+use inferkit_vectorsearch::{
+    Algorithm, Filter, Hit as Row, Knn, RedisVectorIndex, Schema, Vector, VectorField,
+};
+use tracing::field::Empty;
+
+use crate::embedding::{SAME, vector_of};
+use crate::entry::{
+    EMBEDDING, FORMAT_VERSION, MODEL, PROMPT, RESPONSE, SCOPE, Stored, TIMESTAMP, TOKENS_USED,
+    VERSION,
+};
+use crate::policy::ttl_millis;
+use crate::request::Hex;
+use crate::{
+    Answer, EntryId, Hit, Lookup, Miss, Near, Policy, Request, Result, SemanticCache, Tenant,
+};
+
+static STORE: Script = Script::new(include_str!("scripts/store.lua"));
+
+/// The keys that [`RedisSemanticCache`] writes.
+pub const KEYS: &[KeyFamily] = &[KeyFamily::new(
+    "cache",
+    "cache:<tenant digest>:<id>",
+    "hash",
+    Ttl::Always("as the policy gives the model: 7 days for gpt-4, 1 day for others"),
+    &[
+        "HMGET",
+        "EVALSHA",
+        "EVAL",
+        "TIME",
+        "DEL",
+        "HSET",
+        "PEXPIRE",
+        "FT.SEARCH",
+        "FT.INFO",
+        "FT.CREATE",
+    ],
+)];
+
+/// The fewest candidates of a search: expired entries take places among them until the server removes them.
+const FEWEST_CANDIDATES: usize = 4;
+
+/// How a [`RedisSemanticCache`] is set up.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The namespace of the keys and of the index; empty by default.
+    pub namespace: Namespace,
+    /// What may be served, and for how long.
+    pub policy: Policy,
+    /// How the index searches: [`Algorithm::Flat`] by default, which is exact and right up to some thousand entries;
+    /// [`Algorithm::Hnsw`] for more.
+    pub algorithm: Algorithm,
+    /// How many neighbors a search asks for; less than 4 count as 4.
+    pub candidates: usize,
+}
+
+impl Config {
+    /// Makes the default.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the namespace.
+    #[must_use]
+    pub fn with_namespace(mut self, namespace: Namespace) -> Self {
+        self.namespace = namespace;
+        self
+    }
+
+    /// Sets the policy.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets how the index searches.
+    #[must_use]
+    pub fn with_algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.algorithm = algorithm;
+        self
+    }
+
+    /// Sets how many neighbors a search asks for.
+    #[must_use]
+    pub fn with_candidates(mut self, candidates: usize) -> Self {
+        self.candidates = candidates;
+        self
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            namespace: Namespace::default(),
+            policy: Policy::default(),
+            algorithm: Algorithm::Flat,
+            candidates: FEWEST_CANDIDATES,
+        }
+    }
+}
+
+/// A semantic cache on Redis or Valkey with RediSearch: one hash per entry, one vector index over all.
+///
+/// Cloning is cheap, and clones share the connection.
+///
+/// # Examples
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// # use inferkit_semcache::{Config, Embedder, RedisSemanticCache};
+/// # use inferkit_semcache::inferkit_core::DynDriver;
+/// # async fn example(driver: DynDriver, embedder: Arc<dyn Embedder>) -> inferkit_semcache::Result<()> {
+/// let cache = RedisSemanticCache::new(driver, embedder, Config::new())?;
+/// cache.ensure_index().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct RedisSemanticCache {
+    driver: DynDriver,
+    embedder: Arc<dyn Embedder>,
+    index: RedisVectorIndex,
+    config: Config,
+}
+
+impl RedisSemanticCache {
+    /// Makes a cache; nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Search`](crate::Error::Search) if the embedder's dimensions or the algorithm's numbers cannot be indexed.
+    pub fn new(driver: DynDriver, embedder: Arc<dyn Embedder>, mut config: Config) -> Result<Self> {
+        config.candidates = config.candidates.max(FEWEST_CANDIDATES);
+        let dimensions = embedder.dimensions();
+        let field = match config.algorithm {
+            Algorithm::Hnsw(hnsw) => VectorField::hnsw(EMBEDDING, dimensions, hnsw),
+            _ => VectorField::flat(EMBEDDING, dimensions),
+        };
+        let namespace = config.namespace.to_string();
+        let name = match namespace.as_str() {
+            "" => "cache_idx".to_owned(),
+            prefix => format!("cache_idx:{prefix}"),
+        };
+        let schema = Schema::builder(name, family(&config.namespace).prefix(), field)
+            .tag(SCOPE)
+            .numeric(TIMESTAMP)
+            .build()?;
+        let index = RedisVectorIndex::new(Arc::clone(&driver), schema);
+        Ok(Self { driver, embedder, index, config })
+    }
+
+    /// Creates the index unless it exists with the same schema; returns whether this call created it.
+    ///
+    /// One `FT.INFO` if it exists, else also one `FT.CREATE`; safe to call from many processes at once and to repeat.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Search`](crate::Error::Search) if an index of this name has another schema, such as other dimensions, or
+    /// the server has no search; [`Error::Backend`](crate::Error::Backend) if it could not be asked.
+    pub async fn ensure_index(&self) -> Result<bool> {
+        Ok(self.index.ensure_index().await?)
+    }
+
+    /// Returns the index, for who wants to look at it or drop it.
+    #[must_use]
+    pub fn index(&self) -> &RedisVectorIndex {
+        &self.index
+    }
+
+    /// Returns the settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns the server's key of an entry.
+    #[must_use]
+    pub fn key(&self, tenant: &Tenant, id: &EntryId) -> Key {
+        family(&self.config.namespace).part(tenant.hex().as_str()).part(id.hex().as_str()).build()
+    }
+
+    /// The exact tier: one `HMGET`.
+    async fn exact(&self, request: &Request, scope: &Hex) -> Result<Option<Hit>> {
+        let id = request.id();
+        let cmd = Cmd::with_capacity("HMGET", 256)
+            .key(self.key(request.tenant(), &id))
+            .args([VERSION, SCOPE, RESPONSE, TIMESTAMP, TOKENS_USED])
+            .readonly();
+        let fields: Vec<Reply> = self.driver.query(cmd).await?;
+        let mut fields = fields.into_iter().map(|field| match field {
+            Reply::Bulk(bytes) => Some(bytes),
+            _ => None,
+        });
+        let mut next = || fields.next().flatten();
+        let stored = Stored {
+            version: next(),
+            scope: next(),
+            response: next(),
+            timestamp: next(),
+            tokens_used: next(),
+        };
+        Ok(stored.check(scope)?.map(|(answer, stored_at)| {
+            let (prompt, model) = (request.shared_prompt(), request.shared_model());
+            Hit::new(id, prompt, &answer, SAME, model, stored_at)
+        }))
+    }
+
+    /// The semantic tier: one `FT.SEARCH`.
+    async fn semantic(&self, request: &Request, scope: &Hex, vector: Vector) -> Result<Lookup> {
+        let filter = Filter::tag(SCOPE, scope.as_str())?;
+        let query = Knn::new(EMBEDDING, vector.clone(), self.config.candidates, filter)?
+            .returning([VERSION, SCOPE, RESPONSE, TIMESTAMP, TOKENS_USED, PROMPT])?;
+        let rows = self.index.search(&query).await?.hits;
+        let prefix = family(&self.config.namespace).part(request.tenant().hex().as_str()).prefix();
+        let mut nearest = None;
+        for mut row in rows {
+            let similarity = row.distance.to_similarity();
+            // What lies elsewhere, or is no whole entry of this scope, was not written by a cache like this one.
+            let Some(id) = id_of(&row, &prefix) else { continue };
+            let prompt = row.take_field(PROMPT);
+            let Some((answer, stored_at)) = take_stored(&mut row).check(scope)? else { continue };
+            let Some(prompt) = prompt.as_deref().and_then(|prompt| str::from_utf8(prompt).ok())
+            else {
+                continue;
+            };
+            if similarity < self.config.policy.threshold() {
+                nearest = Some(Near::new(id, similarity));
+                break;
+            }
+            let hit = Hit::new(id, prompt, &answer, similarity, request.shared_model(), stored_at);
+            return Ok(Lookup::Semantic(hit));
+        }
+        Ok(Lookup::Miss(Miss::new(Some(vector), nearest)))
+    }
+}
+
+#[async_trait]
+impl SemanticCache for RedisSemanticCache {
+    /// One `HMGET` if the very same request was answered; else the embedding and one `FT.SEARCH`.
+    #[tracing::instrument(name = "semcache.lookup", level = "debug", skip_all, fields(outcome = Empty, similarity = Empty))]
+    async fn lookup(&self, request: &Request) -> Result<Lookup> {
+        self.config.policy.check(request)?;
+        let scope = request.scope_hex();
+        let lookup = match self.exact(request, &scope).await? {
+            Some(hit) => Lookup::Exact(hit),
+            None => {
+                let vector = vector_of(&*self.embedder, request, None).await?;
+                self.semantic(request, &scope, vector).await?
+            }
+        };
+        let span = tracing::Span::current();
+        if !span.is_disabled() {
+            span.record("outcome", lookup.outcome());
+            if let Some(hit) = lookup.hit() {
+                span.record("similarity", hit.similarity.as_f64());
+            }
+        }
+        Ok(lookup)
+    }
+
+    /// One `EVALSHA`.
+    #[tracing::instrument(name = "semcache.store", level = "debug", skip_all, fields(outcome = Empty))]
+    async fn store(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        embedding: Option<Vector>,
+    ) -> Result<EntryId> {
+        let policy = &self.config.policy;
+        policy.check(request)?;
+        let ttl = ttl_millis(policy.ttl(request.model()))?;
+        let vector = vector_of(&*self.embedder, request, embedding).await?;
+        let id = request.id();
+        let mut cmd = Cmd::eval(&STORE, &[self.key(request.tenant(), &id)])
+            .arg(ttl)
+            .arg(VERSION)
+            .arg(FORMAT_VERSION)
+            .arg(SCOPE)
+            .arg(request.scope_hex().as_str())
+            .arg(PROMPT)
+            .arg(request.prompt())
+            .arg(RESPONSE)
+            .arg(answer.response())
+            .arg(MODEL)
+            .arg(request.model())
+            .arg(EMBEDDING)
+            .arg(&vector);
+        if let Some(tokens_used) = answer.tokens_used() {
+            cmd = cmd.arg(TOKENS_USED).arg(tokens_used);
+        }
+        self.driver.query::<()>(cmd.idempotent()).await?;
+        tracing::Span::current().record("outcome", "stored");
+        Ok(id)
+    }
+
+    /// One `DEL`.
+    async fn remove(&self, tenant: &Tenant, id: &EntryId) -> Result<bool> {
+        let cmd = Cmd::new("DEL").key(self.key(tenant, id)).idempotent();
+        Ok(self.driver.query(cmd).await?)
+    }
+}
+
+fn family(namespace: &Namespace) -> KeyBuilder {
+    namespace.family("cache")
+}
+
+/// The id in the key of a row that lies under `prefix`.
+fn id_of(row: &Row, prefix: &str) -> Option<EntryId> {
+    str::from_utf8(row.key.strip_prefix(prefix.as_bytes())?).ok()?.parse().ok()
+}
+
+fn take_stored(row: &mut Row) -> Stored {
+    let mut take = |field: &str| -> Option<Bytes> { row.take_field(field) };
+    Stored {
+        version: take(VERSION),
+        scope: take(SCOPE),
+        response: take(RESPONSE),
+        timestamp: take(TIMESTAMP),
+        tokens_used: take(TOKENS_USED),
+    }
+}

@@ -1,0 +1,74 @@
+//! What each operation costs the server, counted by the server.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use inferkit_core::{Cmd, DriverExt as _, DynDriver};
+use inferkit_localredis::{Flavor, Server};
+use inferkit_semcache::conformance::Compass;
+use inferkit_semcache::{Lookup, RedisSemanticCache, SemanticCache, SemanticCacheExt as _};
+use support::{answer, request};
+
+/// What the server counted since the last call, but for the counting itself and the connections' own commands.
+async fn spent(driver: &DynDriver) -> BTreeMap<String, u64> {
+    let stats: String = driver.query(Cmd::new("INFO").arg("commandstats")).await.unwrap();
+    driver.query::<()>(Cmd::new("CONFIG").arg("RESETSTAT")).await.unwrap();
+    stats
+        .lines()
+        .filter_map(|line| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            Some((name.to_ascii_lowercase(), rest.split(',').next()?.parse().ok()?))
+        })
+        .filter(|(name, _)| {
+            !["info", "config|resetstat", "ping", "hello"].contains(&name.as_str())
+                && !name.starts_with("client|")
+        })
+        .collect()
+}
+
+fn counts(expected: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    expected.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_costs_what_it_says() {
+    let server = Server::start(Flavor::Redis).unwrap();
+    let driver = support::pool(server.url()).await;
+    let compass = Arc::new(Compass::default());
+    let embedder = Arc::<Compass>::clone(&compass);
+    let cache = RedisSemanticCache::new(Arc::clone(&driver), embedder, support::config()).unwrap();
+    spent(&driver).await;
+
+    assert!(cache.ensure_index().await.unwrap());
+    assert_eq!(spent(&driver).await, counts(&[("ft.create", 1), ("ft.info", 1)]));
+    assert!(!cache.ensure_index().await.unwrap());
+    assert_eq!(spent(&driver).await, counts(&[("ft.info", 1)]));
+
+    // The first call makes the server know the script.
+    cache.store(&request("5@0"), &answer("yes"), None).await.unwrap();
+    spent(&driver).await;
+    assert_eq!(compass.embedded(), 1);
+
+    let Lookup::Miss(miss) = cache.lookup(&request("1@0")).await.unwrap() else { panic!() };
+    let search = counts(&[("hmget", 1), ("ft.search", 1)]);
+    assert_eq!(spent(&driver).await, search, "a miss");
+    cache.fill(&request("1@0"), &answer("yes"), miss).await.unwrap();
+    assert_eq!(compass.embedded(), 2, "the miss's vector was used");
+    // One round trip: the others run inside the script.
+    let inside = [("evalsha", 1), ("time", 1), ("del", 1), ("hset", 1), ("pexpire", 1)];
+    assert_eq!(spent(&driver).await, counts(&inside), "a store");
+
+    assert!(matches!(cache.lookup(&request("1@0")).await.unwrap(), Lookup::Exact(_)));
+    assert_eq!(spent(&driver).await, counts(&[("hmget", 1)]), "an exact hit");
+    assert_eq!(compass.embedded(), 2, "an exact hit embeds nothing");
+
+    assert!(matches!(cache.lookup(&request("1@5")).await.unwrap(), Lookup::Semantic(_)));
+    assert_eq!(spent(&driver).await, search, "a semantic hit");
+    assert_eq!(compass.embedded(), 3);
+
+    assert!(cache.forget(&request("1@0")).await.unwrap());
+    assert_eq!(spent(&driver).await, counts(&[("del", 1)]), "a removal");
+}

@@ -1,0 +1,271 @@
+//! Bad input and entries written behind the cache's back, on a real server.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use inferkit_core::{Cmd, DriverExt as _, DynDriver, ErrorKind};
+use inferkit_localredis::{Flavor, Server};
+use inferkit_semcache::conformance::{Compass, DIMENSIONS};
+use inferkit_semcache::{
+    Embedder, EmbedderExt as _, Error, Lookup, RedisSemanticCache, Request, SemanticCache,
+    SemanticCacheExt as _, Tenant, Vector,
+};
+use support::{answer, request, with_driver};
+
+/// Overwrites fields of a stored entry; an empty value deletes the field.
+async fn tamper(
+    cache: &RedisSemanticCache,
+    driver: &DynDriver,
+    request: &Request,
+    field: &str,
+    value: &[u8],
+) {
+    let key = cache.key(request.tenant(), &request.id());
+    let cmd = match value {
+        [] => Cmd::new("HDEL").key(&key).arg(field),
+        value => Cmd::new("HSET").key(&key).arg(field).arg(value),
+    };
+    driver.query::<i64>(cmd).await.unwrap();
+}
+
+fn bytes(vector: &[f32]) -> Vec<u8> {
+    vector.iter().flat_map(|component| component.to_le_bytes()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_not_whole_is_never_served() {
+    let other = Request::new(Tenant::new("other").unwrap(), "gpt-4", "1@0").unwrap().scope();
+    for (field, value) in [
+        ("response", &b""[..]),
+        ("scope", b""),
+        ("scope", other.as_bytes()),
+        ("scope", b"\xff\xfe"),
+        ("v", b""),
+        ("v", b"one"),
+        ("timestamp", b""),
+        ("timestamp", b"noon"),
+        ("tokens_used", b"many"),
+    ] {
+        let (cache, driver) = with_driver().await;
+        let (poisoned, good) = (request("1@0"), request("1@15"));
+        cache.store(&poisoned, &answer("poison"), None).await.unwrap();
+        tamper(&cache, &driver, &poisoned, field, value).await;
+        for asked in ["1@0", "1@1"] {
+            let lookup = cache.lookup(&request(asked)).await.unwrap();
+            assert!(matches!(lookup, Lookup::Miss(_)), "{field} {value:?}: {lookup:?}");
+        }
+        // It does not hide a whole one behind it, and the next answer overwrites it.
+        cache.store(&good, &answer("good"), None).await.unwrap();
+        for asked in ["1@0", "1@1"] {
+            let hit = cache.lookup(&request(asked)).await.unwrap().into_hit().unwrap();
+            assert_eq!(hit.text(), Some("good"), "{field} {value:?}");
+        }
+        cache.store(&poisoned, &answer("new"), None).await.unwrap();
+        let hit = cache.lookup(&poisoned).await.unwrap().into_hit().unwrap();
+        assert_eq!(hit.text(), Some("new"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_garbled_prompt_is_not_served_for_another() {
+    let (cache, driver) = with_driver().await;
+    for value in [&b""[..], b"\xff\xfe"] {
+        cache.store(&request("1@0"), &answer("poison"), None).await.unwrap();
+        tamper(&cache, &driver, &request("1@0"), "prompt", value).await;
+        assert!(cache.lookup(&request("1@1")).await.unwrap().hit().is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vectors_written_behind_our_back_are_never_served() {
+    for algorithm in ["flat", "hnsw"] {
+        let poisons = [
+            bytes(&[0.0; DIMENSIONS]),
+            bytes(&[f32::NAN; DIMENSIONS]),
+            bytes(&[f32::INFINITY; DIMENSIONS]),
+            bytes(&[1.0; 3]),
+            b"no vector".to_vec(),
+        ];
+        for poison in poisons {
+            let (cache, driver) = match algorithm {
+                "flat" => with_driver().await,
+                _ => {
+                    let cache = support::on_hnsw().await;
+                    let driver = Arc::clone(cache.index().driver());
+                    (cache, driver)
+                }
+            };
+            let poisoned = request("2@0 poison");
+            cache.store(&poisoned, &answer("poison"), None).await.unwrap();
+            tamper(&cache, &driver, &poisoned, "embedding", &poison).await;
+            for asked in ["2@0", "1@0", "1@90"] {
+                let lookup = cache.lookup(&request(asked)).await.unwrap();
+                assert!(lookup.hit().is_none(), "{algorithm}: {lookup:?}");
+            }
+            cache.store(&request("1@0 good"), &answer("good"), None).await.unwrap();
+            if algorithm == "flat" {
+                let hit = cache.lookup(&request("1@3")).await.unwrap().into_hit().unwrap();
+                assert_eq!(hit.text(), Some("good"));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_under_a_stranger_s_key_is_never_served() {
+    let (cache, driver) = with_driver().await;
+    let ours = request("1@0");
+    let vector = Compass::default().embed("1@0").await.unwrap();
+    let stranger = Tenant::new("stranger").unwrap();
+    let under_theirs = cache.key(&stranger, &ours.id());
+    let nested = format!("{}:more", cache.key(ours.tenant(), &ours.id()));
+    for key in [under_theirs.as_str(), &nested] {
+        let cmd = Cmd::new("HSET")
+            .key(key)
+            .args(["v", "1", "scope", &ours.scope(), "prompt", "p", "response", "poison"])
+            .args(["timestamp", "1706140800", "embedding"])
+            .arg(bytes(&vector));
+        driver.query::<i64>(cmd).await.unwrap();
+        driver.query::<()>(Cmd::new("PEXPIRE").key(key).arg(60_000)).await.unwrap();
+    }
+    assert!(cache.lookup(&ours).await.unwrap().hit().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_of_a_later_release_is_an_error_that_says_so() {
+    let (cache, driver) = with_driver().await;
+    cache.store(&request("1@0"), &answer("later"), None).await.unwrap();
+    tamper(&cache, &driver, &request("1@0"), "v", b"2").await;
+    for asked in ["1@0", "1@1"] {
+        let error = cache.lookup(&request(asked)).await.unwrap_err();
+        assert!(matches!(error, Error::UnknownVersion { found: 2, known: 1, .. }), "{error:?}");
+        assert!(error.to_string().contains("upgrade"), "{error}");
+    }
+    assert!(cache.lookup(&request("1@80")).await.is_err_and(|error| !error.is_transient()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_another_type_is_an_error_and_not_overwritten_by_reading() {
+    let (cache, driver) = with_driver().await;
+    let key = cache.key(request("1@0").tenant(), &request("1@0").id());
+    driver.query::<()>(Cmd::new("SET").key(&key).arg("x").arg("PX").arg(60_000)).await.unwrap();
+    let error = cache.lookup(&request("1@0")).await.unwrap_err();
+    assert!(matches!(&error, Error::Backend(error) if error.code() == Some("WRONGTYPE")));
+    cache.store(&request("1@0"), &answer("yes"), None).await.unwrap();
+    assert!(cache.lookup(&request("1@0")).await.unwrap().hit().is_some());
+}
+
+/// An embedder of three dimensions.
+#[derive(Debug)]
+struct Other;
+
+#[async_trait]
+impl Embedder for Other {
+    fn model(&self) -> &str {
+        "other"
+    }
+
+    fn dimensions(&self) -> usize {
+        3
+    }
+
+    async fn embed_many(&self, texts: &[&str]) -> inferkit_embcache::Result<Vec<Vec<f32>>> {
+        Ok(vec![vec![1.0, 0.0, 0.0]; texts.len()])
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_another_schema_is_an_error_that_says_what_to_do() {
+    use inferkit_semcache::inferkit_vectorsearch::Error as Search;
+    let (cache, driver) = with_driver().await;
+    let other = RedisSemanticCache::new(driver, Arc::new(Other), cache.config().clone()).unwrap();
+    let error = other.ensure_index().await.unwrap_err();
+    assert!(matches!(error, Error::Search(Search::SchemaMismatch { .. })), "{error:?}");
+    assert!(error.to_string().contains("drop_index"), "{error}");
+    assert!(!cache.ensure_index().await.unwrap(), "it is unchanged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_index_the_error_says_what_to_call() {
+    use inferkit_semcache::inferkit_vectorsearch::Error as Search;
+    let driver = support::pool(Server::shared(Flavor::Redis).unwrap().url()).await;
+    let compass = Arc::new(Compass::default());
+    let cache = RedisSemanticCache::new(driver, compass, support::config()).unwrap();
+    let error = cache.lookup(&request("1@0")).await.unwrap_err();
+    assert!(matches!(error, Error::Search(Search::IndexMissing { .. })), "{error:?}");
+    assert!(error.to_string().contains("ensure_index"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_search_still_answers_the_exact_tier() {
+    use inferkit_semcache::inferkit_vectorsearch::Error as Search;
+    let server = Server::shared(Flavor::Plain).unwrap();
+    if server.supports_search() {
+        return;
+    }
+    let compass = Arc::new(Compass::default());
+    let cache =
+        RedisSemanticCache::new(support::pool(server.url()).await, compass, support::config())
+            .unwrap();
+    let error = cache.ensure_index().await.unwrap_err();
+    assert!(matches!(error, Error::Search(Search::SearchUnavailable { .. })), "{error:?}");
+    cache.store(&request("1@0"), &answer("yes"), None).await.unwrap();
+    assert!(matches!(cache.lookup(&request("1@0")).await.unwrap(), Lookup::Exact(_)));
+    assert!(cache.lookup(&request("1@1")).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_entries_do_not_hide_a_living_one() {
+    let (cache, _) = with_driver().await;
+    let short = |prompt: &str| {
+        let tenant = Tenant::new("t").unwrap();
+        Request::new(tenant, inferkit_semcache::conformance::SHORT_LIVED, prompt).unwrap()
+    };
+    // The nearer one expires first; both tiers must then see the other.
+    cache.store(&short("1@0"), &answer("gone"), None).await.unwrap();
+    let start = std::time::Instant::now();
+    while cache.lookup(&short("1@0")).await.unwrap().hit().is_some() {
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+    cache.store(&short("1@15"), &answer("lives"), None).await.unwrap();
+    if let Ok(hit) = cache.lookup(&short("1@0")).await.unwrap().into_hit() {
+        assert_eq!(hit.text(), Some("lives"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_gone_is_a_transient_error() {
+    let server = Server::start(Flavor::Redis).unwrap();
+    let cache = support::over(support::pool(server.url()).await, support::config()).await;
+    cache.store(&request("1@0"), &answer("yes"), None).await.unwrap();
+    drop(server);
+    let error = cache.lookup(&request("1@0")).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    assert!(matches!(
+        &error,
+        Error::Backend(error) if matches!(error.kind(), ErrorKind::Connection | ErrorKind::Timeout)
+    ));
+    assert!(cache.forget(&request("1@0")).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_survive_a_flush() {
+    let server = Server::start(Flavor::Redis).unwrap();
+    let driver = support::pool(server.url()).await;
+    let cache = support::over(Arc::clone(&driver), support::config()).await;
+    for prompt in ["1@0", "1@0", "2@0"] {
+        cache.store(&request(prompt), &answer("yes"), None).await.unwrap();
+        driver.query::<()>(Cmd::new("SCRIPT").arg("FLUSH")).await.unwrap();
+    }
+    let big = Bytes::from(vec![b'x'; 2_000_000]);
+    let given = Vector::new(vec![1.0; DIMENSIONS]).unwrap();
+    let answer = inferkit_semcache::Answer::new(big.clone()).unwrap();
+    cache.store(&request("3@0"), &answer, Some(given)).await.unwrap();
+    let hit = cache.lookup(&request("3@0")).await.unwrap().into_hit().unwrap();
+    assert_eq!(hit.response, big);
+}
