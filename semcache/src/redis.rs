@@ -222,15 +222,21 @@ impl RedisSemanticCache {
         let mut nearest = None;
         for mut row in rows {
             let similarity = row.distance.to_similarity();
+            let similar = self.config.policy.threshold() <= similarity;
             // What lies elsewhere, or is no whole entry of this scope, was not written by a cache like this one.
             let Some(id) = id_of(&row, &prefix) else { continue };
             let prompt = row.take_field(PROMPT);
-            let Some((answer, stored_at)) = take_stored(&mut row).check(scope)? else { continue };
+            let (answer, stored_at) = match take_stored(&mut row).check(scope) {
+                Ok(Some(entry)) => entry,
+                // A later release's entry is only in the way if it would be the answer.
+                Err(error) if similar => return Err(error),
+                Ok(None) | Err(_) => continue,
+            };
             let Some(prompt) = prompt.as_deref().and_then(|prompt| str::from_utf8(prompt).ok())
             else {
                 continue;
             };
-            if similarity < self.config.policy.threshold() {
+            if !similar {
                 nearest = Some(Near::new(id, similarity));
                 break;
             }
