@@ -137,7 +137,8 @@ impl RedisSemanticCache {
     ///
     /// # Errors
     ///
-    /// [`Error::Search`](crate::Error::Search) if the embedder's dimensions or the algorithm's numbers cannot be indexed.
+    /// [`Error::Search`](crate::Error::Search) if the embedder's dimensions or the algorithm's numbers cannot be indexed, or
+    /// the namespace does not start with a letter, as the name of an index must.
     pub fn new(driver: DynDriver, embedder: Arc<dyn Embedder>, mut config: Config) -> Result<Self> {
         config.candidates = config.candidates.max(FEWEST_CANDIDATES);
         let dimensions = embedder.dimensions();
@@ -145,12 +146,9 @@ impl RedisSemanticCache {
             Algorithm::Hnsw(hnsw) => VectorField::hnsw(EMBEDDING, dimensions, hnsw),
             _ => VectorField::flat(EMBEDDING, dimensions),
         };
-        let namespace = config.namespace.to_string();
-        let name = match namespace.as_str() {
-            "" => "cache_idx".to_owned(),
-            prefix => format!("cache_idx:{prefix}"),
-        };
-        let schema = Schema::builder(name, family(&config.namespace).prefix(), field)
+        // Under the keys' own prefix, since servers check the permission for the index's name like a key's.
+        let name = family(&config.namespace).literal("idx").build();
+        let schema = Schema::builder(name.as_str(), family(&config.namespace).prefix(), field)
             .tag(SCOPE)
             .numeric(TIMESTAMP)
             .build()?;

@@ -282,6 +282,14 @@ fn to_error(error: &::fred::error::Error, writes: bool) -> Error {
         Theirs::Parse | Theirs::Protocol => {
             (ErrorKind::Reply, writes, "the server's reply could not be read")
         }
+        // RediSearch answers without a code; these two texts are the client's own.
+        Theirs::Unknown
+            if !["Missing response.", "Too many failed write attempts."]
+                .contains(&error.details())
+                && !error.details().split(' ').next().is_some_and(is_code) =>
+        {
+            return Error::server(error.details()).with_maybe_applied(writes);
+        }
         _ if error.details().split(' ').next().is_some_and(is_code) => {
             return Error::server(error.details());
         }
