@@ -1,1 +1,16 @@
-//! Benchmarks of the inferkit family against the raw server
+//! What the benchmarks share: fair comparison, data and a server.
+//!
+//! `cargo run --release -p inferkit-benches --bin ratios` prints the promises about speed beside what is measured.
+
+mod area;
+mod data;
+mod ratio;
+
+pub use area::{AREAS, Area};
+pub use data::{Fixture, answer_text, raw_connection, unit_vectors};
+pub use ratio::{Better, Effort, Line, Promise, user_cpu};
+
+/// What a benchmark fails with; there is nothing to do about it but to print it.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+/// The result of a benchmark's step.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -13,4 +13,6 @@ pub mod prelude {
     pub use inferkit_core::{Connect as _, Driver as _, DriverExt as _, Leases as _};
     #[cfg(feature = "embcache")]
     pub use inferkit_embcache::{Embedder as _, EmbedderExt as _, EmbeddingCache as _};
+    #[cfg(feature = "semcache")]
+    pub use inferkit_semcache::{SemanticCache as _, SemanticCacheExt as _};
 }

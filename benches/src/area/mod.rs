@@ -1,0 +1,33 @@
+//! The promises, by the folder of the crate that makes them.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::{Effort, Line, Result};
+
+mod core;
+mod semcache;
+
+type Measure = fn(Effort) -> Pin<Box<dyn Future<Output = Result<Vec<Line>>>>>;
+
+/// An area and how to measure its promises.
+#[non_exhaustive]
+pub struct Area {
+    /// The name: the folder of the crate.
+    pub name: &'static str,
+    /// Measures all of its promises.
+    pub measure: Measure,
+}
+
+impl fmt::Debug for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Area").field(&self.name).finish()
+    }
+}
+
+/// Every area that has promises.
+pub const AREAS: &[Area] = &[
+    Area { name: "core", measure: |effort| Box::pin(core::measure(effort)) },
+    Area { name: "semcache", measure: |effort| Box::pin(semcache::measure(effort)) },
+];

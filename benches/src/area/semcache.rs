@@ -1,0 +1,127 @@
+use std::time::Instant;
+
+use inferkit::semcache::{Lookup, SemanticCache as _};
+use inferkit::vectorsearch::{Filter, Knn, Vector};
+use redis::aio::MultiplexedConnection;
+
+use crate::{Effort, Fixture, Line, Promise, Result, raw_connection, unit_vectors};
+
+const ENTRIES: usize = 2000;
+/// What a lookup reads of an entry.
+const FIELDS: [&str; 5] = ["v", "scope", "response", "timestamp", "tokens_used"];
+
+/// What a lookup takes, one caller at a time, beside the bare commands that bring the same answer.
+pub(super) async fn measure(effort: Effort) -> Result<Vec<Line>> {
+    let fixture = Fixture::new(ENTRIES).await?;
+    let raw = raw_connection(&fixture.server).await?;
+    let exact = Promise::at_most("semcache", "exact_hit", 1.15, "us")
+        .measure(
+            effort,
+            async || exact(&fixture, 4000 / effort.divisor).await,
+            async || bare_exact(&fixture, &raw, 4000 / effort.divisor).await,
+        )
+        .await?;
+    let searches = searches(&fixture)?;
+    let semantic = Promise::at_most("semcache", "semantic_hit", 1.15, "us")
+        .measure(
+            effort,
+            async || semantic(&fixture, 1000 / effort.divisor).await,
+            async || bare_semantic(&fixture, &raw, &searches, 1000 / effort.divisor).await,
+        )
+        .await?;
+    Ok(vec![exact, semantic])
+}
+
+async fn exact(fixture: &Fixture, calls: usize) -> Result<f64> {
+    let mut times = Vec::with_capacity(calls);
+    for request in fixture.stored.iter().cycle().take(calls) {
+        let start = Instant::now();
+        let lookup = fixture.cache.lookup(request).await?;
+        times.push(start.elapsed().as_secs_f64());
+        if !matches!(lookup, Lookup::Exact(_)) {
+            return Err("this should have been an exact hit".into());
+        }
+    }
+    Ok(median_micros(times))
+}
+
+async fn bare_exact(fixture: &Fixture, raw: &MultiplexedConnection, calls: usize) -> Result<f64> {
+    let mut raw = raw.clone();
+    let keys = keys(fixture, |fixture| &fixture.stored);
+    let mut times = Vec::with_capacity(calls);
+    for key in keys.iter().cycle().take(calls) {
+        let start = Instant::now();
+        let fields: Vec<Option<Vec<u8>>> =
+            redis::cmd("HMGET").arg(key).arg(&FIELDS).query_async(&mut raw).await?;
+        times.push(start.elapsed().as_secs_f64());
+        if fields.iter().any(Option::is_none) {
+            return Err("this should have been an exact hit".into());
+        }
+    }
+    Ok(median_micros(times))
+}
+
+async fn semantic(fixture: &Fixture, calls: usize) -> Result<f64> {
+    let mut times = Vec::with_capacity(calls);
+    for request in fixture.similar.iter().cycle().take(calls) {
+        let start = Instant::now();
+        let lookup = fixture.cache.lookup(request).await?;
+        times.push(start.elapsed().as_secs_f64());
+        if !matches!(lookup, Lookup::Semantic(_)) {
+            return Err("this should have been a semantic hit".into());
+        }
+    }
+    Ok(median_micros(times))
+}
+
+async fn bare_semantic(
+    fixture: &Fixture,
+    raw: &MultiplexedConnection,
+    searches: &[Vec<Vec<u8>>],
+    calls: usize,
+) -> Result<f64> {
+    let mut raw = raw.clone();
+    let keys = keys(fixture, |fixture| &fixture.similar);
+    let mut times = Vec::with_capacity(calls);
+    for (key, search) in keys.iter().zip(searches).cycle().take(calls) {
+        let start = Instant::now();
+        let fields: Vec<Option<Vec<u8>>> =
+            redis::cmd("HMGET").arg(key).arg(&FIELDS).query_async(&mut raw).await?;
+        let mut cmd = redis::Cmd::new();
+        for part in search {
+            cmd.arg(part);
+        }
+        let found: redis::Value = cmd.query_async(&mut raw).await?;
+        times.push(start.elapsed().as_secs_f64());
+        if fields.iter().any(Option::is_some) || !matches!(found, redis::Value::Map(_)) {
+            return Err("this should have been a miss and then a search".into());
+        }
+    }
+    Ok(median_micros(times))
+}
+
+fn keys(fixture: &Fixture, of: fn(&Fixture) -> &Vec<inferkit::semcache::Request>) -> Vec<String> {
+    of(fixture)
+        .iter()
+        .map(|request| fixture.cache.key(request.tenant(), &request.id()).to_string())
+        .collect()
+}
+
+/// The search commands that the lookups send, word for word.
+fn searches(fixture: &Fixture) -> Result<Vec<Vec<Vec<u8>>>> {
+    let mut searches = Vec::new();
+    for (request, vector) in fixture.similar.iter().zip(unit_vectors(ENTRIES)) {
+        let filter = Filter::tag("scope", request.scope())?;
+        let knn = Knn::new("embedding", Vector::new(vector)?, 4, filter)?
+            .returning(FIELDS)?
+            .returning(["prompt"])?;
+        let cmd = knn.to_cmd(fixture.cache.index().schema())?;
+        searches.push(cmd.iter().map(<[u8]>::to_vec).collect());
+    }
+    Ok(searches)
+}
+
+fn median_micros(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).map_or(f64::NAN, |seconds| seconds * 1e6)
+}

@@ -1,0 +1,121 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use inferkit::core::keys::Namespace;
+use inferkit::core::{DynDriver, Pool, PoolConfig};
+use inferkit::embcache::{self, Embedder};
+use inferkit::semcache::{Answer, Config, RedisSemanticCache, Request, SemanticCache as _, Tenant};
+use inferkit_localredis::{Flavor, Server, unique_prefix};
+
+use crate::Result;
+
+/// The dimensions of the vectors: those of a small sentence model.
+const DIMENSIONS: usize = 384;
+
+/// Returns `count` vectors of length 1 that are the same in every run.
+#[must_use]
+pub fn unit_vectors(count: usize) -> Vec<Vec<f32>> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        // xorshift64*, by Vigna: good enough for points in space.
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        let bits = state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 40;
+        #[expect(clippy::cast_precision_loss, reason = "24 bits fit a float")]
+        let unit = bits as f32 / (1_u32 << 24) as f32;
+        unit - 0.5
+    };
+    let mut vector = || {
+        let raw: Vec<f32> = (0..DIMENSIONS).map(|_| next()).collect();
+        let norm = raw.iter().map(|value| value * value).sum::<f32>().sqrt();
+        raw.into_iter().map(|value| value / norm).collect()
+    };
+    (0..count).map(|_| vector()).collect()
+}
+
+/// An answer of about a kilobyte.
+#[must_use]
+pub fn answer_text(number: usize) -> String {
+    format!("Answer {number}: ") + &"plants turn light into sugar and oxygen. ".repeat(24)
+}
+
+/// A bare redis-rs connection with the protocol of the pool.
+///
+/// # Errors
+///
+/// If there is no connection.
+pub async fn raw_connection(server: &Server) -> Result<redis::aio::MultiplexedConnection> {
+    let client = redis::Client::open(format!("{}?protocol=resp3", server.url()))?;
+    let config = redis::AsyncConnectionConfig::new()
+        .set_response_timeout(Some(std::time::Duration::from_secs(1)));
+    Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
+}
+
+/// Returns prepared vectors, so that nothing but the cache is measured.
+#[derive(Debug)]
+struct Prepared(HashMap<String, Vec<f32>>);
+
+#[async_trait]
+impl Embedder for Prepared {
+    fn model(&self) -> &str {
+        "prepared"
+    }
+
+    fn dimensions(&self) -> usize {
+        DIMENSIONS
+    }
+
+    async fn embed_many(&self, texts: &[&str]) -> embcache::Result<Vec<Vec<f32>>> {
+        Ok(texts.iter().filter_map(|&text| self.0.get(text).cloned()).collect())
+    }
+}
+
+/// A server with a filled semantic cache.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Fixture {
+    /// The server, of this fixture's own.
+    pub server: Server,
+    /// A pool with one connection.
+    pub driver: DynDriver,
+    /// The cache.
+    pub cache: RedisSemanticCache,
+    /// The requests that are in the cache.
+    pub stored: Vec<Request>,
+    /// Requests that are not, each with a prompt that means the same as that of the stored one in its place.
+    pub similar: Vec<Request>,
+}
+
+impl Fixture {
+    /// Starts a server and stores `entries` answers.
+    ///
+    /// # Errors
+    ///
+    /// If there is no server, or it does not take the entries.
+    pub async fn new(entries: usize) -> Result<Self> {
+        let server = tokio::task::spawn_blocking(|| Server::start(Flavor::Redis)).await??;
+        let pool = Pool::connect_with(PoolConfig::single(server.url())?.with_connections(1)).await?;
+        let driver = pool.into_driver();
+        let request = |text: String| Request::new(Tenant::new("bench")?, "gpt-4", text);
+        let (mut vectors, mut stored, mut similar) = (HashMap::new(), Vec::new(), Vec::new());
+        for (number, vector) in unit_vectors(entries).into_iter().enumerate() {
+            let question = format!("What is the answer to question {number}?");
+            let reworded = format!("What's the answer to question {number}?");
+            vectors.insert(question.clone(), vector.clone());
+            vectors.insert(reworded.clone(), vector);
+            stored.push(request(question)?);
+            similar.push(request(reworded)?);
+        }
+        let config = Config::new().with_namespace(Namespace::new(&unique_prefix())?);
+        let cache =
+            RedisSemanticCache::new(Arc::clone(&driver), Arc::new(Prepared(vectors)), config)?;
+        cache.ensure_index().await?;
+        for (number, request) in stored.iter().enumerate() {
+            let answer = Answer::new(answer_text(number))?.with_tokens_used(250);
+            cache.store(request, &answer, None).await?;
+        }
+        Ok(Self { server, driver, cache, stored, similar })
+    }
+}
