@@ -25,14 +25,14 @@ fn semcache(criterion: &mut Criterion) {
         });
     });
     group.bench_function("exact hit", |bench| {
-        bench.to_async(&runtime).iter(|| async {
-            fixture.cache.lookup(&next(&fixture.stored)).await.unwrap()
-        });
+        bench
+            .to_async(&runtime)
+            .iter(|| async { fixture.cache.lookup(&next(&fixture.stored)).await.unwrap() });
     });
     group.bench_function("semantic hit", |bench| {
-        bench.to_async(&runtime).iter(|| async {
-            fixture.cache.lookup(&next(&fixture.similar)).await.unwrap()
-        });
+        bench
+            .to_async(&runtime)
+            .iter(|| async { fixture.cache.lookup(&next(&fixture.similar)).await.unwrap() });
     });
     group.bench_function("store", |bench| {
         let answer = Answer::new(answer_text(0)).unwrap().with_tokens_used(250);

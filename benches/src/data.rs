@@ -96,7 +96,8 @@ impl Fixture {
     /// If there is no server, or it does not take the entries.
     pub async fn new(entries: usize) -> Result<Self> {
         let server = tokio::task::spawn_blocking(|| Server::start(Flavor::Redis)).await??;
-        let pool = Pool::connect_with(PoolConfig::single(server.url())?.with_connections(1)).await?;
+        let pool =
+            Pool::connect_with(PoolConfig::single(server.url())?.with_connections(1)).await?;
         let driver = pool.into_driver();
         let request = |text: String| Request::new(Tenant::new("bench")?, "gpt-4", text);
         let (mut vectors, mut stored, mut similar) = (HashMap::new(), Vec::new(), Vec::new());

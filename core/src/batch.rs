@@ -10,7 +10,8 @@ use crate::{Cmd, Error, ErrorKind, FromReply, Reply, Result};
 ///
 /// A plain batch is a pipeline: its commands run in order on one node, others' commands may run in between, and one
 /// that fails does not stop the others.
-/// On a cluster it is split by node, one round trip each, side by side; order holds per node.
+/// On a cluster it is split by node, one round trip each, side by side; order holds per node, except that a command whose
+/// slot is moving is sent again after the others.
 /// An [atomic](Batch::atomic) batch is a `MULTI`: nothing runs in between, and all its keys must share a slot.
 ///
 /// # Examples

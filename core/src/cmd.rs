@@ -99,13 +99,15 @@ impl Cmd {
     /// Marks a command that waits at the server for up to `wait`, such as `XREAD BLOCK`.
     ///
     /// It must not share a connection: only drivers made by [`Connect`](crate::Connect) accept it.
+    /// A `wait` of zero means for ever, as it does to the server; a connection that goes silent meanwhile is then never
+    /// noticed, so better wait in rounds.
     #[must_use]
     pub fn blocking(mut self, wait: Duration) -> Self {
         self.block = Some(wait);
         self
     }
 
-    /// Marks a command that changes nothing: it can always be repeated, and a replica may answer it.
+    /// Marks a command that changes nothing: it can always be repeated.
     #[must_use]
     pub fn readonly(mut self) -> Self {
         self.readonly = true;

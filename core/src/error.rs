@@ -1,5 +1,6 @@
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 /// The result of a question to the server.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -10,14 +11,16 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The client library's own error is kept as the [`source`](StdError::source), boxed, so that no type of a
 /// client library is part of this crate's API.
 /// Arguments of commands are never part of an error: keys may be attached with [`Error::with`].
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: String,
     maybe_applied: bool,
     context: Vec<(&'static str, String)>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// The kinds of [`Error`], by what a caller can do about them.
@@ -64,7 +67,11 @@ impl Error {
     /// Makes an error of a server's error reply, `CODE message`, classified by its code.
     #[must_use]
     pub fn server(reply: impl Into<String>) -> Self {
-        let reply = reply.into();
+        let mut reply = reply.into();
+        // The server shows what it was sent to whoever misspelt a command.
+        if let Some(shown) = reply.find(", with args beginning with") {
+            reply.truncate(shown);
+        }
         let code = reply.split_ascii_whitespace().next().unwrap_or_default();
         let kind = match code {
             "CROSSSLOT" => ErrorKind::CrossSlot,
@@ -95,7 +102,7 @@ impl Error {
     /// Sets the underlying cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(source.into().into());
         self
     }
 
@@ -126,7 +133,16 @@ impl Error {
             | ErrorKind::Timeout => true,
             ErrorKind::Server => matches!(
                 self.code(),
-                Some("ASK" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "MOVED" | "TRYAGAIN")
+                Some(
+                    "ASK"
+                        | "BUSY"
+                        | "CLUSTERDOWN"
+                        | "MASTERDOWN"
+                        | "MOVED"
+                        | "NOREPLICAS"
+                        | "TRYAGAIN"
+                        | "UNBLOCKED"
+                )
             ),
             _ => false,
         }
@@ -144,17 +160,6 @@ impl Error {
     /// Returns the facts attached with [`Error::with`].
     pub fn context(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.context.iter().map(|(name, value)| (*name, value.as_str()))
-    }
-
-    /// Returns a second error with the same facts, without the source, for a caller that shared the attempt.
-    pub(crate) fn duplicate(&self) -> Self {
-        Self(Box::new(Inner {
-            kind: self.0.kind,
-            message: self.0.message.clone(),
-            maybe_applied: self.0.maybe_applied,
-            context: self.0.context.clone(),
-            source: None,
-        }))
     }
 }
 
@@ -211,6 +216,14 @@ mod tests {
         assert_eq!(Error::new(ErrorKind::Config, "no such thing").code(), None);
         assert!(Error::server("TRYAGAIN Multiple keys").is_transient());
         assert!(!Error::server("ERR syntax error").is_transient());
+    }
+
+    #[test]
+    fn what_was_sent_is_not_shown() {
+        let reply =
+            "ERR unknown command 'FT.SEARCH', with args beginning with: 'idx' 'my hunter2' ";
+        let error = Error::server(reply);
+        assert_eq!(error.to_string(), "ERR unknown command 'FT.SEARCH'");
     }
 
     #[test]

@@ -81,6 +81,10 @@ impl KeyBuilder {
     pub fn tag(mut self, component: impl AsRef<[u8]>) -> Self {
         self.0.push_str(":{");
         encode(component.as_ref(), &mut self.0);
+        // The server takes empty braces for no tag at all. No component is written as a lone `%`.
+        if component.as_ref().is_empty() {
+            self.0.push('%');
+        }
         self.0.push('}');
         self
     }
@@ -151,15 +155,18 @@ pub fn decode(component: &str) -> Option<Vec<u8>> {
     let mut bytes = component.bytes();
     let mut decoded = Vec::with_capacity(component.len());
     while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let high = char::from(bytes.next()?).to_digit(16)?;
-        let low = char::from(bytes.next()?).to_digit(16)?;
-        decoded.push(u8::try_from(high * 16 + low).ok()?);
+        decoded.push(match byte {
+            b'%' => {
+                let high = char::from(bytes.next()?).to_digit(16)?;
+                let low = char::from(bytes.next()?).to_digit(16)?;
+                u8::try_from(high * 16 + low).ok()?
+            }
+            byte => byte,
+        });
     }
-    Some(decoded)
+    let mut encoded = String::with_capacity(component.len());
+    encode(&decoded, &mut encoded);
+    (encoded == component).then_some(decoded)
 }
 
 /// Returns the cluster slot of a key: CRC-16/XMODEM of its hash tag, modulo 16 384 (Redis Cluster specification).
@@ -230,7 +237,9 @@ pub fn acl(table: &[KeyFamily], namespace: &Namespace) -> Vec<String> {
             rules.push(rule);
         }
     }
-    for command in table.iter().flat_map(|row| row.commands) {
+    // What the pool itself sends.
+    let own = &["HELLO", "CLIENT", "PING", "ROLE", "CLUSTER|SLOTS", "ASKING"][..];
+    for command in table.iter().flat_map(|row| row.commands).chain(own) {
         let rule = format!("+{}", command.to_ascii_lowercase());
         if !rules.contains(&rule) {
             rules.push(rule);
@@ -288,8 +297,20 @@ mod tests {
             let encoded = key.as_str().strip_prefix("f:").unwrap();
             let syntax = encoded.contains([':', '{', '}', '*', '?', '[', ']', ' ', '\\', '"']);
             prop_assert!(!syntax, "{}", encoded);
-            prop_assert_eq!(decode(encoded).unwrap(), part);
+            prop_assert_eq!(decode(encoded).unwrap(), part.clone());
+            let tagged = Namespace::default().family("f").tag(&part);
+            let [a, b] = ["a", "b"].map(|word| slot(tagged.clone().literal(word).build().as_bytes()));
+            prop_assert_eq!(a, b);
         }
+    }
+
+    #[test]
+    fn only_what_was_encoded_is_decoded() {
+        for text in ["a:b", "*", "%6a", "%41", "%", "%4", "%zz"] {
+            assert_eq!(decode(text), None, "{text}");
+        }
+        assert_eq!(decode("%6A"), None, "a letter stays as it is");
+        assert_eq!(decode("a%20b").as_deref(), Some(&b"a b"[..]));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub enum Reply {
     Error(String),
     /// An integer.
     Int(i64),
-    /// A RESP3 map, in the server's order.
+    /// A RESP3 map, in the server's order where the client keeps it (fred does not).
     Map(Vec<(Self, Self)>),
     /// No value.
     Nil,

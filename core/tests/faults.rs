@@ -213,10 +213,7 @@ async fn the_watchdog_replaces_a_silent_connection_before_a_call_meets_it() {
     let proxy = Proxy::start(format!("{host}:{port}")).await;
     let pool = pool(&format!("redis://{}", proxy.address), Protocol::Resp3);
     pool.query::<Option<String>>(get()).await.unwrap();
-    let watchdog = tokio::spawn({
-        let pool = pool.clone();
-        async move { pool.watch().await }
-    });
+    let watchdog = tokio::spawn(pool.clone().watch());
     proxy.go_silent();
     // Two rounds of pause and time-out.
     tokio::time::sleep(LIMIT * 6).await;
@@ -270,7 +267,7 @@ async fn dedicated_connections_wait_without_holding_up_anybody() {
     let waiting = [
         pool.connect().await.unwrap(),
         fred.connect().await.unwrap(),
-        inferkit_core::RedisConnect::new(client, LIMIT).connect().await.unwrap(),
+        inferkit_core::RedisConnect::new(&client, LIMIT).connect().await.unwrap(),
     ];
     for own in waiting {
         let wait = Duration::from_secs(2);

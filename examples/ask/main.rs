@@ -112,16 +112,7 @@ impl Session {
             .with_policy(Policy::default().with_threshold(THRESHOLD)?);
         let cache = RedisSemanticCache::new(driver, embedder, config)?;
         cache.ensure_index().await?;
-        Ok(Self {
-            cache,
-            model,
-            embedding,
-            answerer,
-            price,
-            asked: 0,
-            hits: 0,
-            saved_micros: 0,
-        })
+        Ok(Self { cache, model, embedding, answerer, price, asked: 0, hits: 0, saved_micros: 0 })
     }
 
     /// Reads questions until the end of the input or an empty line.

@@ -10,7 +10,7 @@ use ::fred::types::config::Options;
 use ::fred::types::{ClusterHash, CustomCommand, Value};
 use async_trait::async_trait;
 
-use super::{Connect, Driver, DynDriver, refuse_blocking};
+use super::{Answer, Connect, Driver, DriverExt as _, DynDriver, refuse_blocking};
 use crate::{Batch, Cmd, Error, ErrorKind, Reply, Result};
 
 /// A [`Driver`] over a fred client or pool that the caller has initialised.
@@ -180,10 +180,37 @@ impl Driver for FredDriver {
 
 #[async_trait]
 impl Connect for FredDriver {
+    /// Dropping the connection, or giving up a command on it, has it killed through the shared client, since fred itself
+    /// lets a blocking command wait on; on a cluster that is left to the server's own time limit.
     async fn connect(&self) -> Result<DynDriver> {
-        let client = self.client().clone_new();
-        let opening = tokio::time::timeout(self.timeout, client.init());
-        match opening.await {
+        let own = Own { shared: self.clone(), open: tokio::sync::Mutex::new(None) };
+        *own.open.lock().await = Some(own.open().await?);
+        Ok(Arc::new(own))
+    }
+}
+
+/// A fred client of one's own.
+#[derive(Debug)]
+struct Own {
+    shared: FredDriver,
+    // Held across a call: the connection serves one at a time. Empty after a call that was given up.
+    open: tokio::sync::Mutex<Option<Opened>>,
+}
+
+/// An open connection; it is killed when dropped.
+#[derive(Debug)]
+struct Opened {
+    own: FredDriver,
+    shared: FredDriver,
+    /// The server's number of the connection.
+    id: Option<i64>,
+}
+
+impl Own {
+    async fn open(&self) -> Result<Opened> {
+        let client = self.shared.client().clone_new();
+        let timeout = self.shared.timeout;
+        match tokio::time::timeout(timeout, client.init()).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(to_error(&error, false)),
             Err(_) => {
@@ -193,31 +220,55 @@ impl Connect for FredDriver {
                 ));
             }
         }
-        Ok(Arc::new(Owned(Self { client: client.into(), timeout: self.timeout, dedicated: true })))
+        let own = FredDriver { client: client.into(), timeout, dedicated: true };
+        let mut opened = Opened { own, shared: self.shared.clone(), id: None };
+        opened.id = opened.own.query(Cmd::new("CLIENT").arg("ID")).await.ok();
+        Ok(opened)
+    }
+
+    async fn exchange<T>(&self, send: impl AsyncFnOnce(&FredDriver) -> Result<T>) -> Result<T> {
+        let mut place = self.open.lock().await;
+        let opened = match place.take() {
+            Some(opened) => opened,
+            None => self.open().await?,
+        };
+        // If this future is dropped here the connection goes with it.
+        let outcome = send(&opened.own).await;
+        if !outcome.as_ref().is_err_and(Error::is_transient) {
+            *place = Some(opened);
+        }
+        outcome
     }
 }
 
-/// A fred client of one's own: it is closed when dropped.
-#[derive(Debug)]
-struct Owned(FredDriver);
-
-#[async_trait]
-impl Driver for Owned {
-    async fn call(&self, cmd: Cmd) -> Result<Reply> {
-        self.0.call(cmd).await
+impl Driver for Own {
+    fn call<'a, 'b>(&'a self, cmd: Cmd) -> Answer<'b, Reply>
+    where
+        'a: 'b,
+    {
+        Box::pin(self.exchange(async move |own: &FredDriver| own.call(cmd).await))
     }
 
-    async fn pipeline(&self, batch: Batch) -> Result<Vec<Result<Reply>>> {
-        self.0.pipeline(batch).await
+    fn pipeline<'a, 'b>(&'a self, batch: Batch) -> Answer<'b, Vec<Result<Reply>>>
+    where
+        'a: 'b,
+    {
+        Box::pin(self.exchange(async move |own: &FredDriver| own.pipeline(batch).await))
     }
 }
 
-impl Drop for Owned {
+impl Drop for Opened {
     fn drop(&mut self) {
-        let client = self.0.client().clone();
-        // Closing is a message to fred's own task; there is nothing to wait for without a runtime.
+        let (client, shared, id) = (self.own.client().clone(), self.shared.clone(), self.id);
+        // fred ends its own task only when it is told to, and nobody waits here.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            drop(runtime.spawn(async move { client.quit().await }));
+            drop(runtime.spawn(async move {
+                if let Some(id) = id {
+                    let kill = Cmd::new("CLIENT").arg("KILL").arg("ID").arg(id);
+                    let _ = shared.call(kill).await;
+                }
+                client.quit().await
+            }));
         }
     }
 }

@@ -22,6 +22,15 @@ impl<D: Driver> TimedOut<D> {
         Self { inner, limit }
     }
 
+    /// How long these commands may take; none if one of them waits for ever.
+    fn limit(&self, cmds: &[Cmd]) -> Option<Duration> {
+        let waits = cmds.iter().filter_map(Cmd::blocking_for);
+        waits.fold(Some(self.limit), |limit, wait| match wait {
+            Duration::ZERO => None,
+            wait => limit.map(|limit| limit.saturating_add(wait)),
+        })
+    }
+
     fn error(&self, command: &str, writes: bool) -> Error {
         Error::new(ErrorKind::Timeout, format!("no answer within {:?}", self.limit))
             .with("command", command)
@@ -34,10 +43,8 @@ impl<D: Driver> TimedOut<D> {
 impl<D: Driver> Driver for TimedOut<D> {
     async fn call(&self, cmd: Cmd) -> Result<Reply> {
         let (command, writes) = (cmd.name().to_owned(), !cmd.is_readonly());
-        let limit = match cmd.blocking_for() {
-            Some(Duration::ZERO) => return self.inner.call(cmd).await,
-            Some(wait) => self.limit.saturating_add(wait),
-            None => self.limit,
+        let Some(limit) = self.limit(std::slice::from_ref(&cmd)) else {
+            return self.inner.call(cmd).await;
         };
         match tokio::time::timeout(limit, self.inner.call(cmd)).await {
             Ok(result) => result,
@@ -47,7 +54,10 @@ impl<D: Driver> Driver for TimedOut<D> {
 
     async fn pipeline(&self, batch: Batch) -> Result<Vec<Result<Reply>>> {
         let writes = !batch.cmds().iter().all(Cmd::is_readonly);
-        match tokio::time::timeout(self.limit, self.inner.pipeline(batch)).await {
+        let Some(limit) = self.limit(batch.cmds()) else {
+            return self.inner.pipeline(batch).await;
+        };
+        match tokio::time::timeout(limit, self.inner.pipeline(batch)).await {
             Ok(result) => result,
             Err(_) => Err(self.error("batch", writes)),
         }

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -118,14 +119,7 @@ pub trait DriverExt: Driver {
             if batch.is_empty() {
                 return Ok(Answers::new(Vec::new()));
             }
-            if batch.is_atomic() {
-                for cmd in batch.cmds_mut() {
-                    if cmd.script().is_some() {
-                        *cmd = cmd.with_source();
-                    }
-                }
-                return self.pipeline(batch).await.map(Answers::new);
-            }
+            let atomic = batch.is_atomic();
             let scripts: Vec<(usize, Cmd)> = batch
                 .cmds()
                 .iter()
@@ -133,6 +127,13 @@ pub trait DriverExt: Driver {
                 .filter(|(_, cmd)| cmd.script().is_some())
                 .map(|(index, cmd)| (index, cmd.clone()))
                 .collect();
+            if atomic {
+                for cmd in batch.cmds_mut() {
+                    if cmd.script().is_some() {
+                        *cmd = cmd.with_source();
+                    }
+                }
+            }
             let mut replies = self.pipeline(batch).await?;
             let unknown: Vec<&(usize, Cmd)> = scripts
                 .iter()
@@ -140,31 +141,22 @@ pub trait DriverExt: Driver {
                     matches!(replies.get(*index), Some(Err(error)) if error.kind() == ErrorKind::NoScript)
                 })
                 .collect();
-            if !unknown.is_empty() {
+            if !unknown.is_empty() && !atomic {
                 let again = unknown.iter().map(|(_, cmd)| cmd.with_source()).collect();
-                match self.pipeline(again).await {
-                    Ok(answers) => {
-                        for ((index, _), answer) in unknown.iter().zip(answers) {
-                            if let Some(reply) = replies.get_mut(*index) {
-                                *reply = answer;
-                            }
-                        }
-                    }
-                    Err(error) => {
-                        for (index, _) in unknown {
-                            if let Some(reply) = replies.get_mut(*index) {
-                                *reply = Err(error.duplicate());
-                            }
-                        }
+                let mut answers = self.pipeline(again).await.map(Vec::into_iter);
+                for (index, _) in unknown {
+                    let answer = match &mut answers {
+                        Ok(answers) => answers.next(),
+                        Err(error) => Some(Err(error.clone())),
+                    };
+                    if let (Some(place), Some(answer)) = (replies.get_mut(*index), answer) {
+                        *place = answer;
                     }
                 }
             }
             for (index, cmd) in &scripts {
-                if let (Some(script), Some(reply)) = (cmd.script(), replies.get_mut(*index))
-                    && let Err(error) =
-                        std::mem::replace(reply, Ok(Reply::Nil)).map(|answer| *reply = Ok(answer))
-                {
-                    *reply = Err(script_error(error, script));
+                if let (Some(script), Some(Err(error))) = (cmd.script(), replies.get_mut(*index)) {
+                    *error = script_error(error.clone(), script);
                 }
             }
             Ok(Answers::new(replies))
@@ -176,22 +168,32 @@ impl<D: Driver + ?Sized> DriverExt for D {}
 
 /// A script that raised an error may have written before it.
 fn script_error(error: Error, script: &Script) -> Error {
-    let raised = error.kind() == ErrorKind::Server && !error.is_transient();
+    // The server names the line of the script in what was raised inside it; older ones do not always.
+    let inside = error.to_string().contains("user_script");
+    let raised = inside || (error.kind() == ErrorKind::Server && !error.is_transient());
     let maybe_applied = raised || error.maybe_applied();
     error.with("script", script.sha1()).with_maybe_applied(maybe_applied)
 }
 
+pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+// Written out instead of `#[async_trait]`, which would put the future into a second box.
 macro_rules! forward {
     ($($pointer:ident),*) => {$(
         #[deny(clippy::missing_trait_methods)]
-        #[async_trait]
         impl<D: Driver + ?Sized> Driver for $pointer<D> {
-            async fn call(&self, cmd: Cmd) -> Result<Reply> {
-                (**self).call(cmd).await
+            fn call<'a, 'b>(&'a self, cmd: Cmd) -> Answer<'b, Reply>
+            where
+                'a: 'b,
+            {
+                (**self).call(cmd)
             }
 
-            async fn pipeline(&self, batch: Batch) -> Result<Vec<Result<Reply>>> {
-                (**self).pipeline(batch).await
+            fn pipeline<'a, 'b>(&'a self, batch: Batch) -> Answer<'b, Vec<Result<Reply>>>
+            where
+                'a: 'b,
+            {
+                (**self).pipeline(batch)
             }
         }
     )*};

@@ -1,6 +1,8 @@
 //! The adapter to redis-rs; `Pool` builds on the same conversions.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +14,13 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::{Connect, Driver, DynDriver, refuse_blocking};
-use crate::{Batch, Cmd, Error, ErrorKind, Reply, Result};
+use crate::{Batch, Cmd, Error, ErrorKind, Pool, PoolConfig, Reply, Result};
 
 /// A [`Driver`] over a redis-rs connection that the caller opened.
 ///
 /// Timeouts and reconnecting are the connection's own: a `MultiplexedConnection` does not reconnect, and none of them
 /// notices a connection that went silent; [`Pool`](crate::Pool) does both.
+/// A batch over a `ClusterConnection` is one pipeline per slot, side by side, since redis-rs sends a pipeline to one slot.
 /// A `ClusterConnection` repeats commands by itself after a broken connection, writes included, unless its client was
 /// built with `retries(0)`; [`Pool`](crate::Pool) repeats only what did not run.
 #[derive(Clone)]
@@ -123,86 +126,23 @@ impl Driver for RedisDriver {
 }
 
 /// [`Connect`] for a redis-rs client: each connection is a new one.
-#[derive(Clone)]
-pub struct RedisConnect {
-    client: ::redis::Client,
-    timeout: Duration,
-}
+///
+/// A connection that broke, timed out or was given up in the middle of a command is opened anew by its next call.
+#[derive(Clone, Debug)]
+pub struct RedisConnect(Pool);
 
 impl RedisConnect {
     /// Wraps a `redis::Client`; `timeout` bounds opening a connection, and each command beyond its own waiting time.
     #[must_use]
-    pub fn new(client: ::redis::Client, timeout: Duration) -> Self {
-        Self { client, timeout }
-    }
-}
-
-impl fmt::Debug for RedisConnect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisConnect").field("timeout", &self.timeout).finish_non_exhaustive()
+    pub fn new(client: &::redis::Client, timeout: Duration) -> Self {
+        Self(Pool::new(PoolConfig::of(client.get_connection_info().clone()).with_timeout(timeout)))
     }
 }
 
 #[async_trait]
 impl Connect for RedisConnect {
     async fn connect(&self) -> Result<DynDriver> {
-        let config = ::redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.timeout))
-            .set_response_timeout(None);
-        let connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(connect_error)?;
-        Ok(Arc::new(Dedicated { connection, timeout: self.timeout }))
-    }
-}
-
-/// A connection of one's own: it accepts blocking commands, one caller at a time.
-pub(crate) struct Dedicated {
-    pub(crate) connection: MultiplexedConnection,
-    pub(crate) timeout: Duration,
-}
-
-impl fmt::Debug for Dedicated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dedicated").field("timeout", &self.timeout).finish_non_exhaustive()
-    }
-}
-
-impl Dedicated {
-    async fn within<T>(
-        &self,
-        cmds: &[Cmd],
-        work: impl Future<Output = Result<T>> + Send,
-    ) -> Result<T> {
-        // Zero means "for ever" to the server.
-        if cmds.iter().any(|cmd| cmd.blocking_for() == Some(Duration::ZERO)) {
-            return work.await;
-        }
-        let wait: Duration = cmds.iter().filter_map(Cmd::blocking_for).sum();
-        match tokio::time::timeout(wait.saturating_add(self.timeout), work).await {
-            Ok(result) => result,
-            Err(_) => Err(timed_out(cmds)),
-        }
-    }
-}
-
-#[async_trait]
-impl Driver for Dedicated {
-    async fn call(&self, cmd: Cmd) -> Result<Reply> {
-        let request = to_redis(&cmd);
-        let mut connection = self.connection.clone();
-        self.within(std::slice::from_ref(&cmd), async {
-            read(&cmd, connection.send_packed_command(&request).await)
-        })
-        .await
-    }
-
-    async fn pipeline(&self, batch: Batch) -> Result<Vec<Result<Reply>>> {
-        let mut connection = self.connection.clone();
-        self.within(batch.cmds(), pipeline_on(&mut connection, batch.cmds(), batch.is_atomic()))
-            .await
+        self.0.connect().await
     }
 }
 
@@ -277,34 +217,25 @@ pub(crate) async fn pipeline_on<C: ConnectionLike + Send>(
 
 /// Splits commands into groups, runs the groups side by side and puts the answers back in order.
 ///
-/// Commands without a group go with the first one.
+/// Commands without a group make one of their own.
 /// A group that fails as a whole fails each of its commands.
-pub(crate) async fn by_group<G, F>(
+async fn by_group<G, F>(
     cmds: Vec<Cmd>,
     group: impl Fn(&Cmd) -> Option<G>,
     run: impl Fn(Vec<Cmd>) -> F,
 ) -> Result<Vec<Result<Reply>>>
 where
-    G: PartialEq,
+    G: Eq + Hash,
     F: Future<Output = Result<Vec<Result<Reply>>>>,
 {
     let count = cmds.len();
-    let mut groups: Vec<(Option<G>, Vec<usize>, Vec<Cmd>)> = Vec::new();
+    let mut groups: HashMap<Option<G>, (Vec<usize>, Vec<Cmd>)> = HashMap::new();
     for (index, cmd) in cmds.into_iter().enumerate() {
-        let wanted = group(&cmd);
-        let place = match groups.iter().position(|(have, ..)| wanted.is_none() || *have == wanted) {
-            Some(place) => place,
-            None => {
-                groups.push((wanted, Vec::new(), Vec::new()));
-                groups.len() - 1
-            }
-        };
-        if let Some((_, indexes, members)) = groups.get_mut(place) {
-            indexes.push(index);
-            members.push(cmd);
-        }
+        let (indexes, members) = groups.entry(group(&cmd)).or_default();
+        indexes.push(index);
+        members.push(cmd);
     }
-    let runs = groups.into_iter().map(|(_, indexes, members)| {
+    let runs = groups.into_values().map(|(indexes, members)| {
         let run = run(members);
         async move { (indexes, run.await) }
     });
@@ -314,7 +245,7 @@ where
         for index in indexes {
             let answer = match &mut outcome {
                 Ok(replies) => replies.next(),
-                Err(error) => Some(Err(error.duplicate())),
+                Err(error) => Some(Err(error.clone())),
             };
             if let Some(place) = answers.get_mut(index) {
                 *place = answer;
@@ -369,8 +300,23 @@ fn server_text(error: &::redis::ServerError) -> String {
     }
 }
 
+/// Classifies what went wrong before anything was sent.
 pub(crate) fn connect_error(error: RedisError) -> Error {
-    to_error(error, false)
+    let told = error.to_string();
+    let message = if told.contains("certificate") {
+        return Error::new(
+            ErrorKind::Config,
+            "the server's certificate is not trusted: give the right authority with with_ca_certificate",
+        )
+        .with_source(error);
+    } else if error.is_connection_refusal() || !error.is_io_error() || error.is_timeout() {
+        return to_error(error, false);
+    } else if told.contains("lookup") || told.contains("resolve") {
+        "the server's name could not be resolved"
+    } else {
+        "the connection could not be opened"
+    };
+    Error::new(ErrorKind::Connection, message).with_source(error)
 }
 
 /// Classifies a redis-rs error; `writes` tells whether the request, if it was sent, may have changed something.

@@ -84,6 +84,15 @@ impl PoolConfig {
         Ok(Self::new(Target::Sentinel { primary: primary.to_owned(), sentinels, node }))
     }
 
+    /// The server that a redis-rs client leads to, with the client's own protocol.
+    pub(crate) fn of(info: ConnectionInfo) -> Self {
+        let protocol = match info.redis_settings().protocol() {
+            ProtocolVersion::RESP3 => Protocol::Resp3,
+            _ => Protocol::Resp2,
+        };
+        Self::new(Target::Single(info)).with_protocol(protocol)
+    }
+
     fn new(target: Target) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -97,7 +106,7 @@ impl PoolConfig {
         }
     }
 
-    /// Sets how long a call may take, connecting included; the default is one second.
+    /// Sets how long a call may wait for a connection, and then for its answer; the default is one second.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -121,7 +130,7 @@ impl PoolConfig {
         self
     }
 
-    /// Sets after how many time-outs in a row, without any reply in between, a connection counts as silent and is
+    /// Sets after how many time limits, with calls waiting and none answered, a connection counts as silent and is
     /// replaced; the default is 2.
     #[must_use]
     pub fn with_silent_after(mut self, timeouts: u32) -> Self {

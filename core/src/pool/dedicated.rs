@@ -59,6 +59,7 @@ impl Dedicated {
                 .unwrap_or_else(|_| Err(timed_out(cmds)))
         };
         match &outcome {
+            // Also when this future is dropped the connection is gone: what it still waits for would come to others.
             Err(error) if error.is_transient() => {
                 if let Way::Cluster(topology) = &self.pool.0.way {
                     topology.doubt();

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
 use async_trait::async_trait;
-use tokio::time::{sleep, timeout};
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::driver::layers::backoff;
-use crate::driver::redis::{by_group, one_slot, pipeline_on, read, timed_out, to_redis};
-use crate::driver::refuse_blocking;
-use crate::{Batch, Cmd, Connect, Driver, DriverExt as _, DynDriver, Error, Reply, Result};
+use crate::driver::redis::{one_slot, pipeline_on, read, to_redis};
+use crate::driver::{Answer, refuse_blocking};
+use crate::{
+    Batch, Cmd, Connect, Driver, DriverExt as _, DynDriver, Error, ErrorKind, Reply, Result,
+};
 
 mod config;
 mod dedicated;
@@ -22,7 +24,7 @@ mod topology;
 
 use config::Target;
 pub use config::{PoolConfig, Protocol};
-use link::{Address, Link};
+use link::{Address, Lent, Link};
 use topology::Topology;
 
 /// How often a call follows a cluster's redirections.
@@ -34,13 +36,14 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// Any number of tasks share a few multiplexed connections per node.
 /// Connections open on first use; one that breaks is replaced by the next call, and one that goes silent (the peer is
-/// gone without a word, half-open TCP) after [`PoolConfig::with_silent_after`] time-outs in a row.
+/// gone without a word, half-open TCP) when no call on it was answered for [`PoolConfig::with_silent_after`] time limits.
 /// [`Pool::watch`] finds silent connections while no call is waiting.
 ///
-/// A call ends within [`PoolConfig::with_timeout`], connecting included, or twice that when a connection that was
-/// thought to be good turns out not to be.
-/// The pool repeats a command only where the server is known not to have run it: a cluster's redirections, a cluster
-/// that is failing over, a connection that could not be opened.
+/// A call waits at most [`PoolConfig::with_timeout`] for a connection, and for a cluster to settle, and then as long for
+/// its answer: twice the limit in all.
+/// A batch on a cluster whose commands are redirected may send them again within that first limit.
+/// The pool repeats a command only on a cluster, and only where no node can have run it: redirections, a failover, a node
+/// that cannot be reached.
 /// For more, wrap it in [`Retried`](crate::Retried).
 ///
 /// A pool belongs to the runtime that first used it.
@@ -61,12 +64,12 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub struct Pool(Arc<Inner>);
 
 struct Inner {
-    config: PoolConfig,
+    config: Arc<PoolConfig>,
     way: Way,
 }
 
 enum Way {
-    Cluster(Topology),
+    Cluster(Arc<Topology>),
     One(Arc<Node>),
 }
 
@@ -84,60 +87,45 @@ impl Node {
         Self { name, address, links, next: AtomicUsize::new(0) }
     }
 
-    /// Runs `send` on one of the node's connections, opening it if need be.
-    async fn exchange<T, F>(
-        &self,
-        config: &PoolConfig,
-        send: impl Fn(MultiplexedConnection) -> F,
-    ) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
+    /// Borrows one of the node's connections, and opens it if need be.
+    async fn lend<'a>(&'a self, config: &'a Arc<PoolConfig>) -> Result<Lent<'a>> {
         let turn = match self.links.len() {
             1 => 0,
             links => self.next.fetch_add(1, Ordering::Relaxed) % links,
         };
         let Some(link) = self.links.get(turn) else {
-            return Err(timed_out(&[]));
+            return Err(Error::new(ErrorKind::Config, "a pool needs a connection"));
         };
-        if let Some(live) = link.live() {
-            let outcome = send(live.connection.clone()).await;
-            link.judge(&live, &outcome, config.silent_after);
-            return outcome;
+        match link.lend(config) {
+            Some(lent) => Ok(lent),
+            // Boxed: it is rare, and would make every call's future larger.
+            None => Box::pin(link.dial(config, &self.address)).await,
         }
-        let live = link.dial(config, &self.address);
-        let live = timeout(config.timeout, live).await.unwrap_or_else(|_| {
-            Err(timed_out(&[]).with("server", self.name.as_str()).with_maybe_applied(false))
-        })?;
-        let outcome = send(live.connection.clone()).await;
-        link.judge(&live, &outcome, config.silent_after);
-        outcome
     }
 
-    async fn call(&self, config: &PoolConfig, cmd: &Cmd, asking: bool) -> Result<Reply> {
-        if asking {
-            let cmds = [Cmd::new("ASKING"), cmd.clone()];
-            let replies = self.pipeline(config, &cmds, false).await?;
-            let lost = || Err(Error::new(crate::ErrorKind::Reply, "the server left out a reply"));
-            return replies.into_iter().nth(1).unwrap_or_else(lost);
-        }
-        let request = &to_redis(cmd);
-        self.exchange(config, |mut connection| async move {
-            read(cmd, connection.send_packed_command(request).await)
-        })
-        .await
+    async fn call(&self, config: &Arc<PoolConfig>, cmd: &Cmd) -> Result<Reply> {
+        let mut lent = self.lend(config).await?;
+        let request = to_redis(cmd);
+        let value = lent.connection()?.send_packed_command(&request).await;
+        lent.finish(read(cmd, value))
+    }
+
+    /// A question that several nodes are asked at once, of which all but one are dropped.
+    async fn ask(&self, config: &Arc<PoolConfig>, cmd: &Cmd) -> Result<Reply> {
+        let mut lent = self.lend(config).await?.without_blame();
+        let value = lent.connection()?.send_packed_command(&to_redis(cmd)).await;
+        lent.finish(read(cmd, value))
     }
 
     async fn pipeline(
         &self,
-        config: &PoolConfig,
+        config: &Arc<PoolConfig>,
         cmds: &[Cmd],
         atomic: bool,
     ) -> Result<Vec<Result<Reply>>> {
-        self.exchange(config, |mut connection| async move {
-            pipeline_on(&mut connection, cmds, atomic).await
-        })
-        .await
+        let mut lent = self.lend(config).await?;
+        let replies = pipeline_on(lent.connection()?, cmds, atomic).await;
+        lent.finish(replies)
     }
 }
 
@@ -146,7 +134,7 @@ impl Pool {
     #[must_use]
     pub fn new(config: PoolConfig) -> Self {
         let way = match &config.target {
-            Target::Cluster(seeds) => Way::Cluster(Topology::new(seeds.clone())),
+            Target::Cluster(seeds) => Way::Cluster(Arc::new(Topology::new(seeds.clone()))),
             Target::Sentinel { primary, .. } => {
                 Way::One(Arc::new(Node::new(primary.clone(), Address::Primary, config.connections)))
             }
@@ -156,7 +144,7 @@ impl Pool {
                 config.connections,
             ))),
         };
-        Self(Arc::new(Inner { config, way }))
+        Self(Arc::new(Inner { config: Arc::new(config), way }))
     }
 
     /// Makes a pool for the single server at `url` and checks that it answers.
@@ -187,132 +175,227 @@ impl Pool {
 
     /// Asks over every open connection, once per time limit, whether the server is still there.
     ///
-    /// Without it a silent connection is found by the calls that time out on it.
-    /// The future never ends: spawn it, and abort the task to stop.
-    pub async fn watch(&self) {
+    /// Without it a silent connection is found by the calls that get no answer on it.
+    /// The future never ends: spawn it with a clone of the pool, and abort the task to stop.
+    pub async fn watch(self) {
+        let config = &self.0.config;
         loop {
-            sleep(self.0.config.timeout).await;
+            sleep(config.timeout).await;
             let nodes = match &self.0.way {
                 Way::Cluster(topology) => topology.nodes(),
                 Way::One(node) => vec![Arc::clone(node)],
             };
-            for node in nodes {
-                for link in &node.links {
-                    let Some(live) = link.live() else { continue };
+            let pings = nodes.iter().flat_map(|node| &node.links).map(|link| async move {
+                if let Some(mut lent) = link.lend(config) {
                     let ping = Cmd::new("PING").readonly();
-                    let mut connection = live.connection.clone();
-                    let reply = read(&ping, connection.send_packed_command(&to_redis(&ping)).await);
-                    link.judge(&live, &reply, self.0.config.silent_after);
+                    let Ok(connection) = lent.connection() else { return };
+                    let value = connection.send_packed_command(&to_redis(&ping)).await;
+                    // What it says about the connection has been noted.
+                    let _ = lent.finish(read(&ping, value));
                 }
-            }
+            });
+            join_all(pings).await;
         }
     }
 
-    /// Follows redirections and waits out a failover, until the time is up.
-    async fn redirected(&self, topology: &Topology, cmd: &Cmd, first: Error) -> Result<Reply> {
+    async fn call_cluster(&self, topology: &Arc<Topology>, cmd: Cmd) -> Result<Reply> {
         let config = &self.0.config;
-        let mut error = first;
+        let deadline = Instant::now() + config.timeout;
+        let mut node = topology.node(config, cmd.slot()).await?;
+        let mut asking = false;
         let mut attempt = 0;
-        let within = timeout(config.timeout, async {
-            while attempt < REDIRECTIONS && is_refused(&error) {
-                attempt += 1;
-                let (node, asking) =
-                    topology.next_node(config, cmd.slot(), &error, attempt).await?;
-                match node.call(config, cmd, asking).await {
-                    Ok(reply) => return Ok(reply),
-                    Err(next) => error = next,
+        loop {
+            // What was sent is never given up before its own time: its fate would be unknown.
+            let outcome = match asking {
+                true => {
+                    let asked = [Cmd::new("ASKING"), cmd.clone()];
+                    let replies = node.pipeline(config, &asked, false).await;
+                    replies.and_then(|mut replies| replies.pop().unwrap_or_else(left_out))
+                }
+                false => node.call(config, &cmd).await,
+            };
+            let Err(error) = outcome else { return outcome };
+            if error.is_transient() {
+                topology.doubt();
+            }
+            if !is_refused(&error) || attempt == REDIRECTIONS {
+                return Err(error);
+            }
+            attempt += 1;
+            let next = topology.next_node(config, cmd.slot(), &error, attempt);
+            (node, asking) = match timeout_at(deadline, next).await {
+                Ok(Ok(next)) => next,
+                Ok(Err(_)) | Err(_) => return Err(error),
+            };
+        }
+    }
+
+    async fn atomic_cluster(
+        &self,
+        topology: &Arc<Topology>,
+        cmds: &[Cmd],
+    ) -> Result<Vec<Result<Reply>>> {
+        let config = &self.0.config;
+        let deadline = Instant::now() + config.timeout;
+        let slot = one_slot(cmds)?;
+        let mut node = topology.node(config, slot).await?;
+        let mut attempt = 0;
+        loop {
+            let outcome = node.pipeline(config, cmds, true).await;
+            let Err(error) = outcome else { return outcome };
+            if error.is_transient() {
+                topology.doubt();
+            }
+            if !is_refused(&error) || attempt == REDIRECTIONS {
+                return Err(error);
+            }
+            attempt += 1;
+            let next = async {
+                match topology.next_node(config, slot, &error, attempt).await? {
+                    // A slot on the move takes no transaction before it has arrived.
+                    (_, true) => {
+                        pause(attempt).await;
+                        topology.node(config, slot).await
+                    }
+                    (node, false) => Ok(node),
+                }
+            };
+            node = match timeout_at(deadline, next).await {
+                Ok(Ok(node)) => node,
+                Ok(Err(_)) | Err(_) => return Err(error),
+            };
+        }
+    }
+
+    /// Sends each node its commands, side by side, and what was refused again to the nodes that then hold the slots.
+    async fn pipeline_cluster(
+        &self,
+        topology: &Arc<Topology>,
+        cmds: &[Cmd],
+    ) -> Result<Vec<Result<Reply>>> {
+        let config = &self.0.config;
+        let deadline = Instant::now() + config.timeout;
+        let mut answers: Vec<Result<Reply>> = cmds.iter().map(|_| left_out()).collect();
+        let mut waiting: Vec<(usize, Option<Error>)> =
+            (0..cmds.len()).map(|index| (index, None)).collect();
+        for attempt in 1.. {
+            let place = self.groups(topology, cmds, &waiting, attempt);
+            let groups = match timeout_at(deadline, place).await {
+                Ok(Ok(groups)) => groups,
+                Ok(Err(error)) if attempt == 1 => return Err(error),
+                Ok(Err(_)) | Err(_) => break,
+            };
+            let runs = groups.into_iter().map(|(node, members)| async move {
+                let mut sent = Vec::with_capacity(members.len());
+                for (index, asking) in &members {
+                    if *asking {
+                        sent.push(Cmd::new("ASKING"));
+                    }
+                    sent.extend(cmds.get(*index).cloned());
+                }
+                let replies = node.pipeline(config, &sent, false).await;
+                (members, replies)
+            });
+            waiting.clear();
+            for (members, outcome) in join_all(runs).await {
+                let mut outcome = outcome.map(Vec::into_iter);
+                for (index, asking) in members {
+                    let answer = match &mut outcome {
+                        Ok(replies) => replies.nth(usize::from(asking)).unwrap_or_else(left_out),
+                        Err(error) => Err(error.clone()),
+                    };
+                    match &answer {
+                        Err(error) if is_refused(error) => {
+                            waiting.push((index, Some(error.clone())));
+                        }
+                        Err(error) if error.is_transient() => topology.doubt(),
+                        _ => {}
+                    }
+                    if let Some(place) = answers.get_mut(index) {
+                        *place = answer;
+                    }
                 }
             }
-            Err(error.duplicate())
-        });
-        match within.await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(error.with("waited", format!("{:?}", config.timeout))),
+            if waiting.is_empty() || REDIRECTIONS < attempt {
+                break;
+            }
         }
+        Ok(answers)
+    }
+
+    /// Sorts the commands that are waiting by the node to send them to; each with whether it needs an `ASKING`.
+    async fn groups(
+        &self,
+        topology: &Arc<Topology>,
+        cmds: &[Cmd],
+        waiting: &[(usize, Option<Error>)],
+        attempt: u32,
+    ) -> Result<Vec<(Arc<Node>, Vec<(usize, bool)>)>> {
+        let config = &self.0.config;
+        let mut groups: Vec<(Arc<Node>, Vec<(usize, bool)>)> = Vec::new();
+        let mut asked = false;
+        for (index, refusal) in waiting {
+            let slot = cmds.get(*index).and_then(Cmd::slot);
+            let (node, asking) = match refusal {
+                None => (topology.node(config, slot).await?, false),
+                Some(refusal) => match topology.redirection(config, slot, refusal) {
+                    Some(redirection) => redirection,
+                    // One pause and one question serve all of them.
+                    None if asked => (topology.node(config, slot).await?, false),
+                    None => {
+                        asked = true;
+                        topology.next_node(config, slot, refusal, attempt).await?
+                    }
+                },
+            };
+            match groups.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &node)) {
+                Some((_, members)) => members.push((*index, asking)),
+                None => groups.push((node, vec![(*index, asking)])),
+            }
+        }
+        Ok(groups)
     }
 }
 
 /// Whether the server is known not to have run the command, and may run it soon or elsewhere.
 fn is_refused(error: &Error) -> bool {
-    error.is_transient() && !error.maybe_applied()
+    error.is_transient() && !error.maybe_applied() && error.kind() != ErrorKind::Timeout
 }
 
-#[async_trait]
+fn left_out() -> Result<Reply> {
+    Err(Error::new(ErrorKind::Reply, "the server left out a reply"))
+}
+
+// Written out instead of `#[async_trait]`, so that a call to a single server does not carry the future of a cluster's.
 impl Driver for Pool {
-    async fn call(&self, cmd: Cmd) -> Result<Reply> {
-        refuse_blocking(std::slice::from_ref(&cmd))?;
-        let config = &self.0.config;
-        let topology = match &self.0.way {
-            Way::One(node) => return node.call(config, &cmd, false).await,
-            Way::Cluster(topology) => topology,
-        };
-        let node = topology.node(config, cmd.slot()).await?;
-        match node.call(config, &cmd, false).await {
-            Err(error) if is_refused(&error) => self.redirected(topology, &cmd, error).await,
-            Err(error) => {
-                if error.is_transient() {
-                    topology.doubt();
-                }
-                Err(error)
-            }
-            ok => ok,
+    fn call<'a, 'b>(&'a self, cmd: Cmd) -> Answer<'b, Reply>
+    where
+        'a: 'b,
+    {
+        if let Err(error) = refuse_blocking(std::slice::from_ref(&cmd)) {
+            return Box::pin(async { Err(error) });
+        }
+        match &self.0.way {
+            Way::One(node) => Box::pin(async move { node.call(&self.0.config, &cmd).await }),
+            Way::Cluster(topology) => Box::pin(self.call_cluster(topology, cmd)),
         }
     }
 
-    async fn pipeline(&self, batch: Batch) -> Result<Vec<Result<Reply>>> {
-        refuse_blocking(batch.cmds())?;
-        let config = &self.0.config;
-        let topology = match &self.0.way {
-            Way::One(node) => {
-                return node.pipeline(config, batch.cmds(), batch.is_atomic()).await;
-            }
-            Way::Cluster(topology) => topology,
-        };
-        if batch.is_atomic() {
-            let slot = one_slot(batch.cmds())?;
-            let mut node = topology.node(config, slot).await?;
-            for attempt in 1.. {
-                match node.pipeline(config, batch.cmds(), true).await {
-                    Err(error) if is_refused(&error) && attempt < REDIRECTIONS => {
-                        let next = topology.next_node(config, slot, &error, attempt);
-                        node = match timeout(config.timeout, next).await {
-                            // A slot on the move takes no transaction before it has arrived.
-                            Ok(Ok((_, true))) => topology.node(config, slot).await?,
-                            Ok(next) => next?.0,
-                            Err(_) => return Err(error),
-                        };
-                    }
-                    other => {
-                        if other.as_ref().is_err_and(Error::is_transient) {
-                            topology.doubt();
-                        }
-                        return other;
-                    }
-                }
-            }
+    fn pipeline<'a, 'b>(&'a self, batch: Batch) -> Answer<'b, Vec<Result<Reply>>>
+    where
+        'a: 'b,
+    {
+        if let Err(error) = refuse_blocking(batch.cmds()) {
+            return Box::pin(async { Err(error) });
         }
-        topology.node(config, None).await?;
-        let cmds = batch.into_cmds();
-        let mut replies = by_group(
-            cmds.clone(),
-            |cmd| cmd.slot().and_then(|slot| topology.name(slot)),
-            |cmds| async move {
-                let slot = cmds.iter().find_map(Cmd::slot);
-                topology.node(config, slot).await?.pipeline(config, &cmds, false).await
-            },
-        )
-        .await?;
-        for (cmd, reply) in cmds.iter().zip(&mut replies) {
-            if let Err(error) = reply
-                && is_refused(error)
-            {
-                let error = error.duplicate();
-                *reply = self.redirected(topology, cmd, error).await;
-            } else if reply.as_ref().is_err_and(Error::is_transient) {
-                topology.doubt();
+        Box::pin(async move {
+            let (cmds, atomic) = (batch.cmds(), batch.is_atomic());
+            match &self.0.way {
+                Way::One(node) => node.pipeline(&self.0.config, cmds, atomic).await,
+                Way::Cluster(topology) if atomic => self.atomic_cluster(topology, cmds).await,
+                Way::Cluster(topology) => self.pipeline_cluster(topology, cmds).await,
             }
-        }
-        Ok(replies)
+        })
     }
 }
 

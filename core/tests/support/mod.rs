@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub(crate) mod fake;
 pub(crate) mod proxy;
 
 use std::time::Duration;
