@@ -24,9 +24,10 @@ use crate::keys::Key;
 #[derive(Clone)]
 pub struct Cmd {
     data: Vec<u8>,
-    ends: SmallVec<[u32; 8]>,
+    ends: SmallVec<[u32; 6]>,
     key: Option<u32>,
-    block: Option<Duration>,
+    // Boxed: it is rare, and a command is moved often.
+    block: Option<Box<Duration>>,
     readonly: bool,
     idempotent: bool,
     script: Option<&'static Script>,
@@ -35,12 +36,14 @@ pub struct Cmd {
 impl Cmd {
     /// Starts a command with its name, such as `GET`.
     #[must_use]
+    #[inline]
     pub fn new(name: &str) -> Self {
         Self::with_capacity(name, 64)
     }
 
     /// Starts a command whose arguments will take about `bytes` in all.
     #[must_use]
+    #[inline]
     pub fn with_capacity(name: &str, bytes: usize) -> Self {
         let mut cmd = Self {
             data: Vec::with_capacity(name.len() + bytes),
@@ -72,6 +75,7 @@ impl Cmd {
 
     /// Appends an argument.
     #[must_use]
+    #[inline]
     pub fn arg(mut self, value: impl ToArg) -> Self {
         self.push(value);
         self
@@ -88,6 +92,7 @@ impl Cmd {
 
     /// Appends a key; the first one decides which node of a cluster runs the command.
     #[must_use]
+    #[inline]
     pub fn key(mut self, key: impl ToArg) -> Self {
         if self.key.is_none() {
             self.key = u32::try_from(self.ends.len()).ok();
@@ -103,12 +108,13 @@ impl Cmd {
     /// noticed, so better wait in rounds.
     #[must_use]
     pub fn blocking(mut self, wait: Duration) -> Self {
-        self.block = Some(wait);
+        self.block = Some(Box::new(wait));
         self
     }
 
     /// Marks a command that changes nothing: it can always be repeated.
     #[must_use]
+    #[inline]
     pub fn readonly(mut self) -> Self {
         self.readonly = true;
         self
@@ -116,6 +122,7 @@ impl Cmd {
 
     /// Marks a write that may safely run twice, because it carries a request id or sets an absolute value.
     #[must_use]
+    #[inline]
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self
@@ -128,12 +135,14 @@ impl Cmd {
     }
 
     /// Returns the name and the arguments, in order.
+    #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         (0..self.ends.len()).map(|index| self.get(index).unwrap_or_default())
     }
 
     /// Returns how many parts the command has, its name included.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
@@ -146,12 +155,14 @@ impl Cmd {
 
     /// Returns the number of bytes of all parts.
     #[must_use]
+    #[inline]
     pub fn byte_len(&self) -> usize {
         self.data.len()
     }
 
     /// Returns the key that decides the cluster node, if the command has one.
     #[must_use]
+    #[inline]
     pub fn routing_key(&self) -> Option<&[u8]> {
         self.key.and_then(|index| self.get(index as usize))
     }
@@ -170,12 +181,14 @@ impl Cmd {
 
     /// Returns how long the command may wait at the server, if it blocks.
     #[must_use]
+    #[inline]
     pub fn blocking_for(&self) -> Option<Duration> {
-        self.block
+        self.block.as_deref().copied()
     }
 
     /// Tells whether the command changes nothing.
     #[must_use]
+    #[inline]
     pub fn is_readonly(&self) -> bool {
         self.readonly
     }
@@ -188,6 +201,7 @@ impl Cmd {
 
     /// Returns the script that the command calls, if any.
     #[must_use]
+    #[inline]
     pub fn script(&self) -> Option<&'static Script> {
         self.script
     }
@@ -202,7 +216,7 @@ impl Cmd {
         }
         Self {
             key: self.key,
-            block: self.block,
+            block: self.block.clone(),
             readonly: self.readonly,
             idempotent: self.idempotent,
             script: self.script,
@@ -210,12 +224,14 @@ impl Cmd {
         }
     }
 
+    #[inline]
     fn push(&mut self, value: impl ToArg) {
         value.write(&mut self.data);
         // A part that ends past 4 GiB cannot be sent: the server's limit for one request is 1 GiB.
         self.ends.push(u32::try_from(self.data.len()).unwrap_or(u32::MAX));
     }
 
+    #[inline]
     fn get(&self, index: usize) -> Option<&[u8]> {
         let end = *self.ends.get(index)? as usize;
         let start = match index.checked_sub(1) {

@@ -115,7 +115,9 @@ impl Environment {
 
     fn redis(&self, flavor: Flavor, standard: bool, attempts: &mut Attempts) -> Option<Source> {
         if let Some(url) = self.redis_url.as_ref().filter(|_| standard) {
-            let name = format!("INFERKIT_REDIS_URL={url}");
+            // It may hold a password.
+            let shown = url.rsplit_once('@').map_or(url.as_str(), |(_, place)| place);
+            let name = format!("INFERKIT_REDIS_URL (…{shown})");
             return match Server::external(url).and_then(|server| suits(&server, flavor)) {
                 Ok(()) => Some(Source::External(url.clone())),
                 Err(reason) => attempts.failed(name, reason),

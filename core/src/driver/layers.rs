@@ -24,10 +24,9 @@ impl<D: Driver> TimedOut<D> {
 
     /// How long these commands may take; none if one of them waits for ever.
     fn limit(&self, cmds: &[Cmd]) -> Option<Duration> {
-        let waits = cmds.iter().filter_map(Cmd::blocking_for);
-        waits.fold(Some(self.limit), |limit, wait| match wait {
-            Duration::ZERO => None,
-            wait => limit.map(|limit| limit.saturating_add(wait)),
+        let mut waits = cmds.iter().filter_map(Cmd::blocking_for);
+        waits.try_fold(self.limit, |limit, wait| {
+            (!wait.is_zero()).then(|| limit.saturating_add(wait))
         })
     }
 

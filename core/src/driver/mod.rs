@@ -77,15 +77,12 @@ pub trait DriverExt: Driver {
     /// As [`Driver::call`], and [`ErrorKind::Reply`] if the reply is not a `T`.
     fn query<T: FromReply>(&self, cmd: Cmd) -> impl Future<Output = Result<T>> + Send {
         async move {
-            let Some(script) = cmd.script() else {
-                return T::from_reply(self.call(cmd).await?);
+            let reply = match cmd.script() {
+                None => self.call(cmd).await,
+                // Boxed, so that a plain command does not carry the room for it.
+                Some(script) => Box::pin(call_script(self, cmd, script)).await,
             };
-            let source = || cmd.with_source();
-            let reply = match self.call(cmd.clone()).await {
-                Err(error) if error.kind() == ErrorKind::NoScript => self.call(source()).await,
-                other => other,
-            };
-            T::from_reply(reply.map_err(|error| script_error(error, script))?)
+            T::from_reply(reply?)
         }
     }
 
@@ -166,6 +163,19 @@ pub trait DriverExt: Driver {
 
 impl<D: Driver + ?Sized> DriverExt for D {}
 
+/// Calls a script by its digest, and with its source where the server does not know it.
+async fn call_script<D: Driver + ?Sized>(
+    driver: &D,
+    cmd: Cmd,
+    script: &'static Script,
+) -> Result<Reply> {
+    let reply = match driver.call(cmd.clone()).await {
+        Err(error) if error.kind() == ErrorKind::NoScript => driver.call(cmd.with_source()).await,
+        other => other,
+    };
+    reply.map_err(|error| script_error(error, script))
+}
+
 /// A script that raised an error may have written before it.
 fn script_error(error: Error, script: &Script) -> Error {
     // The server names the line of the script in what was raised inside it; older ones do not always.
@@ -201,6 +211,7 @@ macro_rules! forward {
 forward!(Arc, Box);
 
 /// The refusal of a command that would hold up everybody else on the connection.
+#[inline]
 pub(crate) fn refuse_blocking(cmds: &[Cmd]) -> Result<()> {
     match cmds.iter().find(|cmd| cmd.blocking_for().is_some()) {
         Some(cmd) => Err(Error::new(

@@ -1,7 +1,6 @@
 //! The ready-made driver: few multiplexed connections per node, replaced when they break or go silent.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -87,24 +86,32 @@ impl Node {
         Self { name, address, links, next: AtomicUsize::new(0) }
     }
 
-    /// Borrows one of the node's connections, and opens it if need be.
-    async fn lend<'a>(&'a self, config: &'a Arc<PoolConfig>) -> Result<Lent<'a>> {
+    /// One of the node's connections, in turn.
+    fn link(&self) -> Result<&Link> {
         let turn = match self.links.len() {
             1 => 0,
             links => self.next.fetch_add(1, Ordering::Relaxed) % links,
         };
-        let Some(link) = self.links.get(turn) else {
-            return Err(Error::new(ErrorKind::Config, "a pool needs a connection"));
-        };
+        let none = || Error::new(ErrorKind::Config, "a pool needs a connection");
+        self.links.get(turn).ok_or_else(none)
+    }
+
+    /// Borrows one of the node's connections, and opens it if need be.
+    async fn lend<'a>(&'a self, config: &'a Arc<PoolConfig>) -> Result<Lent<'a>> {
+        let link = self.link()?;
         match link.lend(config) {
             Some(lent) => Ok(lent),
-            // Boxed: it is rare, and would make every call's future larger.
-            None => Box::pin(link.dial(config, &self.address)).await,
+            None => link.dial(config, &self.address).await,
         }
     }
 
     async fn call(&self, config: &Arc<PoolConfig>, cmd: &Cmd) -> Result<Reply> {
-        let mut lent = self.lend(config).await?;
+        let link = self.link()?;
+        let mut lent = match link.lend(config) {
+            Some(lent) => lent,
+            // Boxed: it is rare, and would make every call's future larger.
+            None => Box::pin(link.dial(config, &self.address)).await?,
+        };
         let request = to_redis(cmd);
         let value = lent.connection()?.send_packed_command(&request).await;
         lent.finish(read(cmd, value))
@@ -223,10 +230,8 @@ impl Pool {
             }
             attempt += 1;
             let next = topology.next_node(config, cmd.slot(), &error, attempt);
-            (node, asking) = match timeout_at(deadline, next).await {
-                Ok(Ok(next)) => next,
-                Ok(Err(_)) | Err(_) => return Err(error),
-            };
+            let Ok(Ok(next)) = timeout_at(deadline, next).await else { return Err(error) };
+            (node, asking) = next;
         }
     }
 
@@ -260,10 +265,8 @@ impl Pool {
                     (node, false) => Ok(node),
                 }
             };
-            node = match timeout_at(deadline, next).await {
-                Ok(Ok(node)) => node,
-                Ok(Err(_)) | Err(_) => return Err(error),
-            };
+            let Ok(Ok(next)) = timeout_at(deadline, next).await else { return Err(error) };
+            node = next;
         }
     }
 
@@ -323,16 +326,16 @@ impl Pool {
         Ok(answers)
     }
 
-    /// Sorts the commands that are waiting by the node to send them to; each with whether it needs an `ASKING`.
+    /// Sorts the commands that are waiting by the node to send them to.
     async fn groups(
         &self,
         topology: &Arc<Topology>,
         cmds: &[Cmd],
         waiting: &[(usize, Option<Error>)],
         attempt: u32,
-    ) -> Result<Vec<(Arc<Node>, Vec<(usize, bool)>)>> {
+    ) -> Result<Vec<Group>> {
         let config = &self.0.config;
-        let mut groups: Vec<(Arc<Node>, Vec<(usize, bool)>)> = Vec::new();
+        let mut groups: Vec<Group> = Vec::new();
         let mut asked = false;
         for (index, refusal) in waiting {
             let slot = cmds.get(*index).and_then(Cmd::slot);
@@ -356,6 +359,9 @@ impl Pool {
         Ok(groups)
     }
 }
+
+/// A node and the commands for it, by their places in the batch; each with whether it needs an `ASKING`.
+type Group = (Arc<Node>, Vec<(usize, bool)>);
 
 /// Whether the server is known not to have run the command, and may run it soon or elsewhere.
 fn is_refused(error: &Error) -> bool {
