@@ -16,7 +16,7 @@ use crate::{Answer, EntryId, Request, Result, Tenant};
 #[async_trait]
 pub trait SemanticCache: Debug + Send + Sync + 'static {
     /// Looks for the answer to a request: first to the very same one, then to the most similar prompt among those of the
-    /// same tenant, model and context.
+    /// same tenant, model and context that the same embedding model embedded.
     ///
     /// Only the second step embeds the prompt; the vector is part of a [`Miss`], for [`store`](Self::store).
     ///

@@ -13,10 +13,10 @@ use tracing::field::Empty;
 use crate::embedding::{SAME, vector_of};
 use crate::entry::{
     EMBEDDING, FORMAT_VERSION, MODEL, PROMPT, RESPONSE, SCOPE, Stored, TIMESTAMP, TOKENS_USED,
-    VERSION,
+    Tier, VERSION,
 };
 use crate::policy::ttl_millis;
-use crate::request::Hex;
+use crate::request::Scope;
 use crate::{
     Answer, EntryId, Hit, Lookup, Miss, Near, Policy, Request, Result, SemanticCache, Tenant,
 };
@@ -186,8 +186,19 @@ impl RedisSemanticCache {
         family(&self.config.namespace).part(tenant.hex().as_str()).part(id.hex().as_str()).build()
     }
 
+    /// Returns the text of the field `scope` of a request's entry, by which the semantic tier filters; see
+    /// [`Request::scope`].
+    #[must_use]
+    pub fn scope(&self, request: &Request) -> String {
+        self.full_scope(request).to_string()
+    }
+
+    fn full_scope(&self, request: &Request) -> Scope {
+        request.full_scope(self.embedder.model())
+    }
+
     /// The exact tier: one `HMGET`.
-    async fn exact(&self, request: &Request, scope: &Hex) -> Result<Option<Hit>> {
+    async fn exact(&self, request: &Request, scope: &Scope) -> Result<Option<Hit>> {
         let id = request.id();
         let cmd = Cmd::with_capacity("HMGET", 256)
             .key(self.key(request.tenant(), &id))
@@ -206,15 +217,15 @@ impl RedisSemanticCache {
             timestamp: next(),
             tokens_used: next(),
         };
-        Ok(stored.check(scope)?.map(|(answer, stored_at)| {
+        Ok(stored.check(scope, Tier::Exact)?.map(|(answer, stored_at)| {
             let (prompt, model) = (request.shared_prompt(), request.shared_model());
             Hit::new(id, prompt, &answer, SAME, model, stored_at)
         }))
     }
 
     /// The semantic tier: one `FT.SEARCH`.
-    async fn semantic(&self, request: &Request, scope: &Hex, vector: Vector) -> Result<Lookup> {
-        let filter = Filter::tag(SCOPE, scope.as_str())?;
+    async fn semantic(&self, request: &Request, scope: &Scope, vector: Vector) -> Result<Lookup> {
+        let filter = Filter::tag(SCOPE, scope.to_string())?;
         let query = Knn::new(EMBEDDING, vector.clone(), self.config.candidates, filter)?
             .returning([VERSION, SCOPE, RESPONSE, TIMESTAMP, TOKENS_USED, PROMPT])?;
         let rows = self.index.search(&query).await?.hits;
@@ -226,7 +237,7 @@ impl RedisSemanticCache {
             // What lies elsewhere, or is no whole entry of this scope, was not written by a cache like this one.
             let Some(id) = id_of(&row, &prefix) else { continue };
             let prompt = row.take_field(PROMPT);
-            let (answer, stored_at) = match take_stored(&mut row).check(scope) {
+            let (answer, stored_at) = match take_stored(&mut row).check(scope, Tier::Semantic) {
                 Ok(Some(entry)) => entry,
                 // A later release's entry is only in the way if it would be the answer.
                 Err(error) if similar => return Err(error),
@@ -253,7 +264,7 @@ impl SemanticCache for RedisSemanticCache {
     #[tracing::instrument(name = "semcache.lookup", level = "debug", skip_all, fields(outcome = Empty, similarity = Empty))]
     async fn lookup(&self, request: &Request) -> Result<Lookup> {
         self.config.policy.check(request)?;
-        let scope = request.scope_hex();
+        let scope = self.full_scope(request);
         let lookup = match self.exact(request, &scope).await? {
             Some(hit) => Lookup::Exact(hit),
             None => {
@@ -289,7 +300,7 @@ impl SemanticCache for RedisSemanticCache {
             .arg(VERSION)
             .arg(FORMAT_VERSION)
             .arg(SCOPE)
-            .arg(request.scope_hex().as_str())
+            .arg(self.scope(request))
             .arg(PROMPT)
             .arg(request.prompt())
             .arg(RESPONSE)

@@ -124,15 +124,23 @@ impl Request {
         EntryId(self.digest(b"inferkit semcache id 1", self.prompt.as_bytes()))
     }
 
-    /// Returns the digest, in hex, of what must be equal for one request to take the answer to another: tenant, model
-    /// and context.
+    /// Returns what must be equal for one request to take the answer to another: a digest, in hex, of tenant, model and
+    /// context, followed by a digest of the name of the model that embeds the prompts.
+    ///
+    /// Vectors of different embedding models say nothing about each other, also where their dimensions are equal.
     #[must_use]
-    pub fn scope(&self) -> String {
-        self.scope_hex().as_str().to_owned()
+    pub fn scope(&self, embedding_model: &str) -> String {
+        self.full_scope(embedding_model).to_string()
     }
 
-    pub(crate) fn scope_hex(&self) -> Hex {
-        hex(&self.digest(b"inferkit semcache scope 1", b""))
+    pub(crate) fn full_scope(&self, embedding_model: &str) -> Scope {
+        Scope {
+            request: hex(&self.digest(b"inferkit semcache scope 1", b"")),
+            embedding: hex(&digest(
+                b"inferkit semcache embedding model 1",
+                [embedding_model.as_bytes()],
+            )),
+        }
     }
 
     pub(crate) fn shared_model(&self) -> Arc<str> {
@@ -262,6 +270,36 @@ fn digest<const N: usize>(domain: &[u8], parts: [&[u8]; N]) -> Digest {
     hasher.finalize().into()
 }
 
+/// Among which entries an answer is looked for.
+///
+/// The exact tier compares the first part only: the answer to the very same request holds whoever embedded its prompt.
+/// The semantic tier compares both.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(crate) struct Scope {
+    request: Hex,
+    embedding: Hex,
+}
+
+impl Scope {
+    /// Tells whether `stored` is this scope.
+    pub(crate) fn is(&self, stored: &[u8]) -> bool {
+        self.is_of_request(stored) && stored.ends_with(&self.embedding.0)
+    }
+
+    /// Tells whether `stored` is this scope, under whatever embedding model.
+    pub(crate) fn is_of_request(&self, stored: &[u8]) -> bool {
+        stored.len() == self.request.0.len() + self.embedding.0.len()
+            && stored.starts_with(&self.request.0)
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.request.as_str())?;
+        f.write_str(self.embedding.as_str())
+    }
+}
+
 /// 64 hexadecimal digits, without an allocation.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(crate) struct Hex([u8; 64]);
@@ -328,9 +366,9 @@ mod tests {
     fn shared_is_no_name_and_an_empty_context_is_not_none() {
         let shared = Request::new(Tenant::shared(), "m", "p").unwrap();
         for name in ["shared", "\0", "named"] {
-            assert_ne!(shared.scope(), request(name, "m", "p").scope());
+            assert_ne!(shared.scope("e"), request(name, "m", "p").scope("e"));
         }
-        assert_ne!(shared.scope(), shared.clone().with_context("").scope());
+        assert_ne!(shared.scope("e"), shared.clone().with_context("").scope("e"));
         let id = shared.id();
         assert_ne!(id, shared.with_context("").id());
     }
@@ -350,7 +388,8 @@ mod tests {
             };
             prop_assert_eq!(a == b, build(&a).id() == build(&b).id());
             let same_scope = (&a.0, &a.1, &a.3) == (&b.0, &b.1, &b.3);
-            prop_assert_eq!(same_scope, build(&a).scope() == build(&b).scope());
+            prop_assert_eq!(same_scope, build(&a).scope("e") == build(&b).scope("e"));
+            prop_assert_ne!(build(&a).scope("e"), build(&a).scope("f"));
         }
     }
 }

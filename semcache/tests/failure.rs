@@ -39,7 +39,8 @@ fn bytes(vector: &[f32]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_is_not_whole_is_never_served() {
-    let other = Request::new(Tenant::new("other").unwrap(), "gpt-4", "1@0").unwrap().scope();
+    let other =
+        Request::new(Tenant::new("other").unwrap(), "gpt-4", "1@0").unwrap().scope("compass");
     for (field, value) in [
         ("response", &b""[..]),
         ("scope", b""),
@@ -127,7 +128,7 @@ async fn an_entry_under_a_stranger_s_key_is_never_served() {
     for key in [under_theirs.as_str(), &nested] {
         let cmd = Cmd::new("HSET")
             .key(key)
-            .args(["v", "1", "scope", &ours.scope(), "prompt", "p", "response", "poison"])
+            .args(["v", "1", "scope", &cache.scope(&ours), "prompt", "p", "response", "poison"])
             .args(["timestamp", "1706140800", "embedding"])
             .arg(bytes(&vector));
         driver.query::<i64>(cmd).await.unwrap();
