@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use inferkit_vectorsearch::{Similarity, Vector};
 
-use crate::{Answer, EntryId, Request, Result, Tenant};
+use crate::{Answer, EntryId, Error, Request, Result, Tenant};
 
 /// Answers to requests, found by the request or by one that means the same: the contract with those who implement one.
 ///
@@ -59,14 +59,20 @@ pub trait SemanticCacheExt: SemanticCache {
     ///
     /// # Errors
     ///
-    /// As [`SemanticCache::store`].
+    /// [`Error::MissOfAnotherRequest`] if the miss is not that of `request`, whose vector it would be stored under; nothing
+    /// is stored then. Else as [`SemanticCache::store`].
     fn fill(
         &self,
         request: &Request,
         answer: &Answer,
         miss: Miss,
     ) -> impl Future<Output = Result<EntryId>> + Send {
-        async move { self.store(request, answer, miss.embedding).await }
+        async move {
+            if miss.request != request.id() {
+                return Err(Error::MissOfAnotherRequest);
+            }
+            self.store(request, answer, miss.embedding).await
+        }
     }
 
     /// Removes the entry of this very request; `false` if there is none.
@@ -216,9 +222,11 @@ impl Debug for Hit {
 }
 
 /// Nothing that may be served.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Miss {
+    /// The id of the request that was looked up; [`SemanticCacheExt::fill`] takes the miss for no other.
+    pub request: EntryId,
     /// The prompt's vector, so that storing the answer needs no second embedding.
     pub embedding: Option<Vector>,
     /// The most similar entry, which is not similar enough.
@@ -226,10 +234,10 @@ pub struct Miss {
 }
 
 impl Miss {
-    /// Makes a miss, for an implementor of [`SemanticCache`].
+    /// Makes the miss of a request, for an implementor of [`SemanticCache`].
     #[must_use]
-    pub fn new(embedding: Option<Vector>, nearest: Option<Near>) -> Self {
-        Self { embedding, nearest }
+    pub fn new(request: &Request, embedding: Option<Vector>, nearest: Option<Near>) -> Self {
+        Self { request: request.id(), embedding, nearest }
     }
 }
 

@@ -50,6 +50,11 @@ pub enum Error {
     /// A text is not the id of an entry.
     #[error("an entry id has 64 hexadecimal digits: pass the text of an EntryId")]
     InvalidId,
+    /// A miss is not that of the request that is to be filled.
+    #[error(
+        "the miss is that of another request: fill each request with the miss that its own lookup returned"
+    )]
+    MissOfAnotherRequest,
     /// A prompt is longer than the policy allows.
     #[error(
         "the prompt has {bytes} bytes, and the policy allows {max}: raise it with Policy::with_max_prompt_bytes if the embedder reads that much, or do not cache such requests"

@@ -81,7 +81,7 @@ impl SemanticCache for MemorySemanticCache {
             Some(hit) if self.policy.threshold() <= hit.similarity => Lookup::Semantic(hit),
             best => {
                 let nearest = best.map(|hit| Near::new(hit.id, hit.similarity));
-                Lookup::Miss(Miss::new(Some(vector), nearest))
+                Lookup::Miss(Miss::new(request, Some(vector), nearest))
             }
         })
     }

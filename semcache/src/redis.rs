@@ -254,7 +254,7 @@ impl RedisSemanticCache {
             let hit = Hit::new(id, prompt, &answer, similarity, request.shared_model(), stored_at);
             return Ok(Lookup::Semantic(hit));
         }
-        Ok(Lookup::Miss(Miss::new(Some(vector), nearest)))
+        Ok(Lookup::Miss(Miss::new(request, Some(vector), nearest)))
     }
 }
 

@@ -81,7 +81,7 @@ impl SemanticCache for Shelf {
             }
             nearest => {
                 let near = nearest.map(|(similarity, row)| Near::new(row.request.id(), similarity));
-                Lookup::Miss(Miss::new(Some(vector), near))
+                Lookup::Miss(Miss::new(request, Some(vector), near))
             }
         })
     }
