@@ -112,4 +112,30 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Tells whether a write may have been done although the call failed: [`inferkit_core::Error::maybe_applied`] of the
+    /// server's error, `false` where the server was not asked.
+    #[must_use]
+    pub fn maybe_applied(&self) -> bool {
+        match self {
+            Self::Backend(error) => error.maybe_applied(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inferkit_core::ErrorKind;
+
+    #[test]
+    fn only_a_server_s_error_may_have_been_applied() {
+        for applied in [true, false] {
+            let error = inferkit_core::Error::new(ErrorKind::Timeout, "no answer");
+            let error = error.with_maybe_applied(applied);
+            assert_eq!(Error::Backend(error).maybe_applied(), applied);
+        }
+        assert!(!Error::embedder("the model is out").maybe_applied());
+    }
 }

@@ -127,6 +127,18 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Tells whether a write may have been done although the call failed: [`inferkit_core::Error::maybe_applied`] of the
+    /// server's error, `false` where the server was not asked.
+    #[must_use]
+    pub fn maybe_applied(&self) -> bool {
+        match self {
+            Self::Backend(error) => error.maybe_applied(),
+            Self::Embedder(error) => error.maybe_applied(),
+            Self::Search(error) => error.maybe_applied(),
+            _ => false,
+        }
+    }
 }
 
 impl From<inferkit_embcache::Error> for Error {
@@ -151,5 +163,25 @@ impl From<inferkit_vectorsearch::Error> for Error {
             }
             error => Self::Search(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inferkit_core::ErrorKind;
+
+    #[test]
+    fn only_a_server_s_error_may_have_been_applied() {
+        for applied in [true, false] {
+            let error = inferkit_core::Error::new(ErrorKind::Timeout, "no answer");
+            let error = error.with_maybe_applied(applied);
+            let embedding = inferkit_embcache::Error::Backend(error);
+            assert_eq!(Error::from(embedding).maybe_applied(), applied);
+            let error = inferkit_core::Error::new(ErrorKind::Timeout, "no answer");
+            let error = Error::Backend(error.with_maybe_applied(applied));
+            assert_eq!(error.maybe_applied(), applied);
+        }
+        assert!(!Error::EmptyPrompt.maybe_applied());
     }
 }

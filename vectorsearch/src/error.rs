@@ -224,6 +224,16 @@ impl Error {
         }
     }
 
+    /// Tells whether a write may have been done although the call failed: [`inferkit_core::Error::maybe_applied`] of the
+    /// server's error, `false` where the server was not asked.
+    #[must_use]
+    pub fn maybe_applied(&self) -> bool {
+        match self {
+            Self::Backend(error) => error.maybe_applied(),
+            _ => false,
+        }
+    }
+
     /// Turns the server's refusal of an `FT.*` command on `index` into the error that says what to do about it.
     ///
     /// [`RedisVectorIndex`](crate::RedisVectorIndex) does this by itself; it is for those who send a
