@@ -270,3 +270,41 @@ async fn scripts_survive_a_flush() {
     let hit = cache.lookup(&request("3@0")).await.unwrap().into_hit().unwrap();
     assert_eq!(hit.response, big);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_server_refuses_a_store_and_keeps_the_old_entry() {
+    for flavor in [Flavor::Redis, Flavor::Valkey] {
+        let server = Server::builder(flavor)
+            .config("maxmemory", "64mb")
+            .config("maxmemory-policy", "noeviction")
+            .start()
+            .unwrap();
+        let driver = support::pool(server.url()).await;
+        let cache = support::over(Arc::clone(&driver), support::config()).await;
+        cache.store(&request("1@0"), &answer("old"), None).await.unwrap();
+        let ballast = vec![b'x'; 1 << 20];
+        let full = async |number: usize| {
+            let cmd = Cmd::new("SET").key(format!("ballast:{number}")).arg(&ballast[..]);
+            driver.query::<()>(cmd).await
+        };
+        let mut number = 0;
+        while full(number).await.is_ok() {
+            number += 1;
+            assert!(number < 100, "it is never full");
+        }
+        let error = cache.store(&request("1@0"), &answer("new"), None).await.unwrap_err();
+        let Error::Backend(backend) = &error else { panic!("{flavor:?}: {error:?}") };
+        assert_eq!(backend.kind(), ErrorKind::OutOfMemory, "{flavor:?}: {error:?}");
+        assert!(!error.maybe_applied(), "{error:?}");
+        for asked in ["1@0", "1@1"] {
+            let hit = cache.lookup(&request(asked)).await.unwrap().into_hit().unwrap();
+            assert_eq!(hit.text(), Some("old"), "{flavor:?}");
+        }
+        for number in 0..number {
+            driver.query::<()>(Cmd::new("DEL").key(format!("ballast:{number}"))).await.unwrap();
+        }
+        cache.store(&request("1@0"), &answer("new"), None).await.unwrap();
+        let hit = cache.lookup(&request("1@0")).await.unwrap().into_hit().unwrap();
+        assert_eq!(hit.text(), Some("new"), "{flavor:?}");
+    }
+}
