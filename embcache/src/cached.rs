@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tracing::field::Empty;
 
-use crate::format::{check_finite, decode, encode};
+use crate::format::{check, decode, encode};
 use crate::{Embedder, EmbeddingCache, EmbeddingKey, Error, Result};
 
 const DEFAULT_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -119,7 +119,7 @@ impl<E: Embedder> CachedEmbedder<E> {
             if vector.len() != expected {
                 return Err(Error::DimensionMismatch { expected, got: vector.len() });
             }
-            check_finite(vector)?;
+            check(vector)?;
         }
         Ok(vectors)
     }
@@ -152,8 +152,8 @@ impl<E: Embedder> Embedder for CachedEmbedder<E> {
     ///
     /// # Errors
     ///
-    /// Those of the inner embedder; [`Error::CountMismatch`], [`Error::DimensionMismatch`] and [`Error::NotFinite`] if
-    /// its vectors are not what it promised: nothing is stored then.
+    /// Those of the inner embedder; [`Error::CountMismatch`], [`Error::DimensionMismatch`], [`Error::NotFinite`] and
+    /// [`Error::ZeroVector`] if its vectors are not what it promised: nothing is stored then.
     /// [`Error::UnknownVersion`] if a later release wrote one of the entries.
     /// [`Error::Backend`] if the cache's server fails and [`OnCacheError::Fail`] is set.
     ///

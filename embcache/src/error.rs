@@ -87,6 +87,11 @@ pub enum Error {
         /// The version that is known.
         known: u8,
     },
+    /// A vector has no direction: all its components are zero, or too small to tell.
+    #[error(
+        "the embedder returned a zero vector, which has no direction and is not stored: check the embedder, and do not embed empty text"
+    )]
+    ZeroVector,
 }
 
 impl Error {

@@ -7,7 +7,7 @@ use reqwest::{Client, Url};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use serde::{Deserialize, Serialize};
 
-use crate::format::check_finite;
+use crate::format::check;
 use crate::{Embedder, Error, Result};
 
 /// The most inputs of one request that every known service takes.
@@ -197,7 +197,8 @@ impl Embedder for OpenAiEmbedder {
     /// # Errors
     ///
     /// [`Error::Status`] if the service refused; [`Error::Embedder`] if it could not be asked or its answer is no
-    /// embedding; [`Error::CountMismatch`], [`Error::DimensionMismatch`], [`Error::NotFinite`].
+    /// embedding; [`Error::CountMismatch`], [`Error::DimensionMismatch`], [`Error::NotFinite`],
+    /// [`Error::ZeroVector`].
     async fn embed_many(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
         let mut vectors = Vec::with_capacity(texts.len());
         for batch in texts.chunks(self.config.batch_limit) {
@@ -231,7 +232,7 @@ fn check_dimensions(expected: usize, vector: &[f32]) -> Result<()> {
     if vector.len() != expected {
         return Err(Error::DimensionMismatch { expected, got: vector.len() });
     }
-    check_finite(vector)
+    check(vector)
 }
 
 fn wrong(message: &str) -> Error {
