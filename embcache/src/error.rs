@@ -59,13 +59,19 @@ pub enum Error {
         index: usize,
     },
     /// An embedding service answered with an error status.
-    #[error("the embedding service answered with status {status}: {body}")]
+    ///
+    /// Nothing else of the answer is kept: services repeat what they were sent, texts and keys.
+    #[error(
+        "the embedding service answered with status {status}{}: look the status up in the service's documentation",
+        .code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default()
+    )]
     #[non_exhaustive]
     Status {
         /// The HTTP status.
         status: u16,
-        /// The first 200 characters of the answer.
-        body: String,
+        /// The `code` or else the `type` of the service's error, if it looks like the name of one: up to 40 lower-case
+        /// letters, digits and `_`.
+        code: Option<String>,
     },
     /// A vector has more dimensions than the stored form can tell.
     #[error("{got} dimensions are too many to store: at most {max} fit")]
