@@ -231,13 +231,23 @@ pub struct Miss {
     pub embedding: Option<Vector>,
     /// The most similar entry, which is not similar enough.
     pub nearest: Option<Near>,
+    /// Whether the server stopped before it had looked everywhere, so that there may be an answer after all; most often
+    /// its time was over.
+    pub partial: bool,
 }
 
 impl Miss {
     /// Makes the miss of a request, for an implementor of [`SemanticCache`].
     #[must_use]
     pub fn new(request: &Request, embedding: Option<Vector>, nearest: Option<Near>) -> Self {
-        Self { request: request.id(), embedding, nearest }
+        Self { request: request.id(), embedding, nearest, partial: false }
+    }
+
+    /// Sets whether the search stopped before it had looked everywhere.
+    #[must_use]
+    pub fn with_partial(mut self, partial: bool) -> Self {
+        self.partial = partial;
+        self
     }
 }
 

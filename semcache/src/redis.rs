@@ -6,7 +6,7 @@ use inferkit_core::keys::{Key, KeyBuilder, KeyFamily, Namespace, Ttl};
 use inferkit_core::{Cmd, DriverExt as _, DynDriver, Reply, Script};
 use inferkit_embcache::Embedder;
 use inferkit_vectorsearch::{
-    Algorithm, Filter, Hit as Row, Knn, RedisVectorIndex, Schema, Vector, VectorField,
+    Algorithm, Filter, Hit as Row, Knn, MAX_K, RedisVectorIndex, Schema, Vector, VectorField,
 };
 use tracing::field::Empty;
 
@@ -45,6 +45,9 @@ pub const KEYS: &[KeyFamily] = &[KeyFamily::new(
 
 /// The fewest candidates of a search: expired entries take places among them until the server removes them.
 const FEWEST_CANDIDATES: usize = 4;
+
+/// How many times as many candidates the second search has.
+const WIDER: usize = 8;
 
 /// How a [`RedisSemanticCache`] is set up.
 #[derive(Clone, Debug)]
@@ -223,44 +226,99 @@ impl RedisSemanticCache {
         }))
     }
 
-    /// The semantic tier: one `FT.SEARCH`.
+    /// The semantic tier: one `FT.SEARCH`, and a wider one if all candidates were unusable.
     async fn semantic(&self, request: &Request, scope: &Scope, vector: Vector) -> Result<Lookup> {
+        let k = self.config.candidates;
+        let mut found = self.search(request, scope, &vector, k).await?;
+        let wider = k.saturating_mul(WIDER).min(MAX_K);
+        if found.crowded && k < wider {
+            found = self.search(request, scope, &vector, wider).await?;
+        }
+        Ok(match found.hit {
+            Some(hit) => Lookup::Semantic(hit),
+            None => Lookup::Miss(
+                Miss::new(request, Some(vector), found.nearest).with_partial(found.partial),
+            ),
+        })
+    }
+
+    /// Looks for an answer among the `k` nearest entries.
+    async fn search(
+        &self,
+        request: &Request,
+        scope: &Scope,
+        vector: &Vector,
+        k: usize,
+    ) -> Result<Found> {
         let filter = Filter::tag(SCOPE, scope.to_string())?;
-        let query = Knn::new(EMBEDDING, vector.clone(), self.config.candidates, filter)?
-            .returning([VERSION, SCOPE, RESPONSE, TIMESTAMP, TOKENS_USED, PROMPT])?;
-        let rows = self.index.search(&query).await?.hits;
+        let query = Knn::new(EMBEDDING, vector.clone(), k, filter)?.returning([
+            VERSION,
+            SCOPE,
+            RESPONSE,
+            TIMESTAMP,
+            TOKENS_USED,
+            PROMPT,
+        ])?;
+        let result = self.index.search(&query).await?;
+        let mut found = Found {
+            crowded: 0 < result.skipped + result.unusable,
+            partial: result.partial,
+            ..Found::default()
+        };
         let prefix = family(&self.config.namespace).part(request.tenant().hex().as_str()).prefix();
-        let mut nearest = None;
-        for mut row in rows {
+        for mut row in result.hits {
             let similarity = row.distance.to_similarity();
             let similar = self.config.policy.threshold() <= similarity;
-            // What lies elsewhere, or is no whole entry of this scope, was not written by a cache like this one.
-            let Some(id) = id_of(&row, &prefix) else { continue };
+            if !similar {
+                // What lies behind it is not similar enough either.
+                found.crowded = false;
+            }
+            let Some(id) = id_of(&row, &prefix) else {
+                found.crowded |= similar;
+                continue;
+            };
             let prompt = row.take_field(PROMPT);
             let (answer, stored_at) = match take_stored(&mut row).check(scope, Tier::Semantic) {
                 Ok(Some(entry)) => entry,
                 // A later release's entry is only in the way if it would be the answer.
                 Err(error) if similar => return Err(error),
-                Ok(None) | Err(_) => continue,
+                Ok(None) | Err(_) => {
+                    found.crowded |= similar;
+                    continue;
+                }
             };
             let Some(prompt) = prompt.as_deref().and_then(|prompt| str::from_utf8(prompt).ok())
             else {
+                found.crowded |= similar;
                 continue;
             };
-            if !similar {
-                nearest = Some(Near::new(id, similarity));
-                break;
+            if similar {
+                let model = request.shared_model();
+                found.hit = Some(Hit::new(id, prompt, &answer, similarity, model, stored_at));
+                found.crowded = false;
+            } else {
+                found.nearest = Some(Near::new(id, similarity));
             }
-            let hit = Hit::new(id, prompt, &answer, similarity, request.shared_model(), stored_at);
-            return Ok(Lookup::Semantic(hit));
+            break;
         }
-        Ok(Lookup::Miss(Miss::new(request, Some(vector), nearest)))
+        Ok(found)
     }
+}
+
+/// What a search found.
+#[derive(Debug, Default)]
+struct Found {
+    hit: Option<Hit>,
+    nearest: Option<Near>,
+    /// Whether entries that cannot be served took places of ones that may be.
+    crowded: bool,
+    partial: bool,
 }
 
 #[async_trait]
 impl SemanticCache for RedisSemanticCache {
-    /// One `HMGET` if the very same request was answered; else the embedding and one `FT.SEARCH`.
+    /// One `HMGET` if the very same request was answered; else the embedding and one `FT.SEARCH`, and once more one with
+    /// eight times the candidates if none of the first could be served because they had expired or were damaged.
     #[tracing::instrument(name = "semcache.lookup", level = "debug", skip_all, fields(outcome = Empty, similarity = Empty))]
     async fn lookup(&self, request: &Request) -> Result<Lookup> {
         self.config.policy.check(request)?;

@@ -109,6 +109,12 @@ async fn vectors_written_behind_our_back_are_never_served() {
                 assert!(lookup.hit().is_none(), "{algorithm}: {lookup:?}");
             }
             cache.store(&request("1@0 good"), &answer("good"), None).await.unwrap();
+            // A poisoned graph may find nothing any more; the exact tier does not ask it.
+            let exact = cache.lookup(&request("1@0 good")).await.unwrap();
+            assert!(
+                matches!(&exact, Lookup::Exact(hit) if hit.text() == Some("good")),
+                "{exact:?}"
+            );
             if algorithm == "flat" {
                 let hit = cache.lookup(&request("1@3")).await.unwrap().into_hit().unwrap();
                 assert_eq!(hit.text(), Some("good"));
@@ -222,21 +228,76 @@ async fn a_server_without_search_still_answers_the_exact_tier() {
     assert!(cache.lookup(&request("1@1")).await.is_err());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn expired_entries_do_not_hide_a_living_one() {
-    let (cache, driver) = with_driver().await;
-    cache.store(&request("1@15"), &answer("lives"), None).await.unwrap();
-    for round in 0..50 {
-        let nearest = request(&format!("1@0 {round}"));
+/// A cache on a server that removes expired keys only when they are read.
+async fn without_active_expiry() -> (Server, RedisSemanticCache, DynDriver) {
+    let server = Server::start(Flavor::Redis).unwrap();
+    let driver = support::pool(server.url()).await;
+    let cmd = Cmd::new("DEBUG").args(["SET-ACTIVE-EXPIRE", "0"]);
+    driver.query::<()>(cmd).await.unwrap();
+    let cache = support::over(Arc::clone(&driver), support::config()).await;
+    (server, cache, driver)
+}
+
+/// How many searches the server has seen.
+async fn searches(driver: &DynDriver) -> u64 {
+    let stats: String = driver.query(Cmd::new("INFO").arg("commandstats")).await.unwrap();
+    let calls = stats.lines().find_map(|line| {
+        let (name, rest) = line.split_once(":calls=")?;
+        name.eq_ignore_ascii_case("cmdstat_FT.SEARCH").then(|| rest.split(',').next())?
+    });
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+/// Stores entries nearer to `1@0` than any other, which are gone but not removed.
+async fn expire(cache: &RedisSemanticCache, driver: &DynDriver, count: usize) {
+    for number in 0..count {
+        let nearest = request(&format!("1@0 {number}"));
         cache.store(&nearest, &answer("gone"), None).await.unwrap();
         let key = cache.key(nearest.tenant(), &nearest.id());
         driver.query::<()>(Cmd::new("PEXPIRE").key(key).arg(1)).await.unwrap();
-        std::thread::sleep(Duration::from_millis(2));
-        for asked in [&nearest, &request("1@1")] {
-            let hit = cache.lookup(asked).await.unwrap().into_hit().unwrap();
-            assert_eq!(hit.text(), Some("lives"), "round {round}");
-        }
     }
+    std::thread::sleep(Duration::from_millis(20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_entries_do_not_hide_a_living_one() {
+    let (_server, cache, driver) = without_active_expiry().await;
+    let k = cache.config().candidates;
+    for (expired, expected) in [(k - 1, 1), (k, 2), (3 * k, 2)] {
+        driver.query::<()>(Cmd::new("FLUSHALL")).await.unwrap();
+        cache.ensure_index().await.unwrap();
+        cache.store(&request("1@15"), &answer("lives"), None).await.unwrap();
+        expire(&cache, &driver, expired).await;
+        let size: usize = driver.query(Cmd::new("DBSIZE")).await.unwrap();
+        assert_eq!(size, expired + 1, "the server has removed what expired");
+        let before = searches(&driver).await;
+        let hit = cache.lookup(&request("1@1")).await.unwrap().into_hit().unwrap();
+        assert_eq!(hit.text(), Some("lives"), "behind {expired} expired ones");
+        assert_eq!(searches(&driver).await - before, expected, "behind {expired} expired ones");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_entries_do_not_hide_a_whole_one() {
+    let (cache, driver) = with_driver().await;
+    cache.store(&request("1@15"), &answer("whole"), None).await.unwrap();
+    for number in 0..cache.config().candidates + 1 {
+        let damaged = request(&format!("1@0 {number}"));
+        cache.store(&damaged, &answer("poison"), None).await.unwrap();
+        tamper(&cache, &driver, &damaged, "response", b"").await;
+    }
+    let hit = cache.lookup(&request("1@1")).await.unwrap().into_hit().unwrap();
+    assert_eq!(hit.text(), Some("whole"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_miss_behind_expired_entries_is_a_miss_after_two_searches() {
+    let (_server, cache, driver) = without_active_expiry().await;
+    expire(&cache, &driver, 5).await;
+    let before = searches(&driver).await;
+    let Lookup::Miss(miss) = cache.lookup(&request("1@1")).await.unwrap() else { panic!() };
+    assert_eq!((miss.nearest, miss.partial), (None, false));
+    assert_eq!(searches(&driver).await - before, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
