@@ -14,7 +14,7 @@ pub enum Error {
     Backend(#[from] inferkit_core::Error),
     /// A vector has another number of dimensions than the cache.
     #[error(
-        "the cache holds vectors of {expected} dimensions, got {got}: use the embedder that the cache was made with"
+        "expected a vector of {expected} dimensions, got {got}: set the dimensions that the model has, and pass no vector of another model"
     )]
     #[non_exhaustive]
     DimensionMismatch {
@@ -170,6 +170,12 @@ impl From<inferkit_vectorsearch::Error> for Error {
 mod tests {
     use super::*;
     use inferkit_core::ErrorKind;
+
+    #[test]
+    fn an_embedder_that_contradicts_itself_is_told_what_to_set() {
+        let error = Error::dimension_mismatch(16, 15).to_string();
+        assert!(error.contains("set the dimensions that the model has"), "{error}");
+    }
 
     #[test]
     fn only_a_server_s_error_may_have_been_applied() {
