@@ -26,7 +26,7 @@ pub enum Error {
     /// The prompt could not be embedded.
     #[error(transparent)]
     Embedder(inferkit_embcache::Error),
-    /// An answer has no text.
+    /// An answer holds nothing but blanks.
     #[error("the answer is empty: do not store failed or broken-off answers")]
     EmptyAnswer,
     /// A model has no name.

@@ -67,7 +67,7 @@ impl Policy {
     pub fn with_model_ttl(mut self, model: impl Into<String>, ttl: Duration) -> Result<Self> {
         let model = model.into();
         ttl_millis(ttl)?;
-        if model.is_empty() {
+        if model.trim().is_empty() {
             return Err(Error::EmptyModel);
         }
         self.model_ttls.retain(|(other, _)| *other != model);

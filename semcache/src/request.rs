@@ -15,14 +15,14 @@ use crate::{Error, Result};
 pub struct Tenant(Digest);
 
 impl Tenant {
-    /// Names a tenant; any text that is not empty will do, and is taken to the letter.
+    /// Names a tenant; any text that is not blank will do, and is taken to the letter.
     ///
     /// # Errors
     ///
-    /// [`Error::EmptyTenant`].
+    /// [`Error::EmptyTenant`] if the name holds nothing but blanks.
     pub fn new(name: impl AsRef<str>) -> Result<Self> {
         let name = name.as_ref();
-        if name.is_empty() {
+        if name.trim().is_empty() {
             return Err(Error::EmptyTenant);
         }
         Ok(Self(digest(b"inferkit semcache tenant 1", [&b"named"[..], name.as_bytes()])))
@@ -74,14 +74,14 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// [`Error::EmptyModel`]; [`Error::EmptyPrompt`] if the prompt holds nothing but blanks.
+    /// [`Error::EmptyModel`] and [`Error::EmptyPrompt`] if the one or the other holds nothing but blanks.
     pub fn new(
         tenant: Tenant,
         model: impl Into<Arc<str>>,
         prompt: impl Into<Arc<str>>,
     ) -> Result<Self> {
         let (model, prompt) = (model.into(), prompt.into());
-        if model.is_empty() {
+        if model.trim().is_empty() {
             return Err(Error::EmptyModel);
         }
         if prompt.trim().is_empty() {
@@ -220,10 +220,10 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// [`Error::EmptyAnswer`].
+    /// [`Error::EmptyAnswer`] if it holds nothing but blanks.
     pub fn new(response: impl Into<Bytes>) -> Result<Self> {
         let response = response.into();
-        if response.is_empty() {
+        if is_blank(&response) {
             return Err(Error::EmptyAnswer);
         }
         Ok(Self { response, tokens_used: None })
@@ -256,6 +256,10 @@ impl fmt::Debug for Answer {
             .field("tokens_used", &self.tokens_used)
             .finish_non_exhaustive()
     }
+}
+
+fn is_blank(bytes: &[u8]) -> bool {
+    str::from_utf8(bytes).is_ok_and(|text| text.trim().is_empty())
 }
 
 type Digest = [u8; 32];
@@ -342,13 +346,14 @@ mod tests {
 
     #[test]
     fn what_is_empty_is_refused() {
-        assert!(matches!(Tenant::new(""), Err(Error::EmptyTenant)));
         let shared = Tenant::shared;
-        for prompt in ["", " ", "\n\t ", "\u{3000}"] {
-            assert!(matches!(Request::new(shared(), "m", prompt), Err(Error::EmptyPrompt)));
+        for blank in ["", " ", "\n\t ", "\u{3000}"] {
+            assert!(matches!(Tenant::new(blank), Err(Error::EmptyTenant)));
+            assert!(matches!(Request::new(shared(), "m", blank), Err(Error::EmptyPrompt)));
+            assert!(matches!(Request::new(shared(), blank, "p"), Err(Error::EmptyModel)));
+            assert!(matches!(Answer::new(blank), Err(Error::EmptyAnswer)));
         }
-        assert!(matches!(Request::new(shared(), "", "p"), Err(Error::EmptyModel)));
-        assert!(matches!(Answer::new(""), Err(Error::EmptyAnswer)));
+        assert!(Answer::new(&b"\xff"[..]).is_ok());
         for text in ["", "0", &"g".repeat(64), &"A".repeat(64), &"é".repeat(32)] {
             assert!(matches!(text.parse::<EntryId>(), Err(Error::InvalidId)));
         }
