@@ -9,6 +9,8 @@ use tracing::field::Empty;
 use crate::format::{check, decode, encode};
 use crate::{Embedder, EmbeddingCache, EmbeddingKey, Error, Result};
 
+/// A hundred years.
+const LONGEST_TTL: Duration = Duration::from_secs(36_525 * 24 * 60 * 60);
 const DEFAULT_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What happens to a request when the cache's server cannot be asked.
@@ -232,7 +234,7 @@ impl<E: Embedder> Embedder for CachedEmbedder<E> {
 /// The time to live in milliseconds, if it is one.
 pub(crate) fn ttl_millis(ttl: Duration) -> Result<u64> {
     match u64::try_from(ttl.as_millis()) {
-        Ok(millis) if 0 < millis && millis <= 1 << 42 => Ok(millis),
+        Ok(millis) if 0 < millis && ttl <= LONGEST_TTL => Ok(millis),
         _ => Err(Error::Config(
             "embeddings are kept between a millisecond and a hundred years: set such a time to live"
                 .to_owned(),

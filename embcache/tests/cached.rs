@@ -60,6 +60,10 @@ async fn entries_last_as_long_as_set() {
     clock.advance(Duration::from_secs(1));
     embedder.embed("a").await.unwrap();
     assert_eq!(inner.calls().len(), 2);
+    let century = Duration::from_secs(36_525 * 24 * 60 * 60);
+    let embedder = embedder.with_ttl(century).unwrap();
+    let over = century + Duration::from_millis(1);
+    assert!(matches!(embedder.clone().with_ttl(over), Err(Error::Config(_))));
     assert!(matches!(embedder.with_ttl(Duration::ZERO), Err(Error::Config(_))));
 }
 

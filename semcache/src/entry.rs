@@ -45,11 +45,11 @@ impl Stored {
     ///
     /// [`Error::UnknownVersion`] if a later release wrote the entry.
     pub(crate) fn check(self, scope: &Scope, tier: Tier) -> Result<Option<(Answer, Duration)>> {
-        let version: Option<u32> = number(self.version.as_ref());
-        match version {
+        match version(self.version.as_deref().unwrap_or_default()) {
             Some(FORMAT_VERSION) => {}
+            // No release writes 0.
+            None | Some(0) => return Ok(None),
             Some(found) => return Err(Error::UnknownVersion { found, known: FORMAT_VERSION }),
-            None => return Ok(None),
         }
         let found = self.scope.as_deref().unwrap_or_default();
         let ours = match tier {
@@ -73,6 +73,16 @@ impl Stored {
         }
         Ok(Some((answer, Duration::from_secs(timestamp))))
     }
+}
+
+/// Reads a version, which is a number of whatever length.
+fn version(text: &[u8]) -> Option<u32> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(text.iter().fold(0, |number: u32, digit| {
+        number.saturating_mul(10).saturating_add(u32::from(digit - b'0'))
+    }))
 }
 
 fn number<T: std::str::FromStr>(field: Option<&Bytes>) -> Option<T> {
@@ -104,9 +114,11 @@ mod tests {
         let (answer, stored_at) = stored().check(&scope(), Tier::Semantic).unwrap().unwrap();
         assert_eq!(answer, Answer::new("yes").unwrap().with_tokens_used(250));
         assert_eq!(stored_at, Duration::from_secs(1_706_140_800));
-        let broken: [fn(&mut Stored); 9] = [
+        let broken: [fn(&mut Stored); 11] = [
             |entry| entry.version = None,
             |entry| entry.version = Some("one".into()),
+            |entry| entry.version = Some("0".into()),
+            |entry| entry.version = Some("-2".into()),
             |entry| entry.scope = None,
             |entry| entry.scope = Some("other".into()),
             |entry| entry.response = None,
@@ -122,6 +134,9 @@ mod tests {
                 assert!(entry.check(&scope(), tier).unwrap().is_none());
             }
         }
+        let far = Stored { version: Some("99999999999999999999999".into()), ..stored() };
+        let error = far.check(&scope(), Tier::Exact).unwrap_err();
+        assert!(matches!(error, Error::UnknownVersion { found: u32::MAX, known: 1 }));
         let later = Stored { version: Some("2".into()), ..stored() };
         let error = later.check(&scope(), Tier::Exact).unwrap_err();
         assert!(matches!(error, Error::UnknownVersion { found: 2, known: 1 }));

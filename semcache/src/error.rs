@@ -77,11 +77,24 @@ pub enum Error {
         value: f64,
     },
     /// A time to live is none.
-    #[error("entries live between a millisecond and a hundred years, got {ttl:?}")]
+    #[error(
+        "entries live between a millisecond and a hundred years, got {ttl:?}: set such a time to live"
+    )]
     #[non_exhaustive]
     TtlOutOfRange {
         /// The time that came.
         ttl: Duration,
+    },
+    /// A search would have more candidates than a server may be asked for.
+    #[error(
+        "a search has at most {max} candidates, got {got}: lower Config::candidates, 4 are the default"
+    )]
+    #[non_exhaustive]
+    TooManyCandidates {
+        /// The number that came.
+        got: usize,
+        /// The most that are allowed.
+        max: usize,
     },
     /// An entry was written in a form that this release does not know.
     #[error(
@@ -89,7 +102,7 @@ pub enum Error {
     )]
     #[non_exhaustive]
     UnknownVersion {
-        /// The version that was found.
+        /// The version that was found; a number that does not fit counts as the greatest that does.
         found: u32,
         /// The version that is known.
         known: u32,

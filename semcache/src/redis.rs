@@ -18,7 +18,7 @@ use crate::entry::{
 use crate::policy::ttl_millis;
 use crate::request::Scope;
 use crate::{
-    Answer, EntryId, Hit, Lookup, Miss, Near, Policy, Request, Result, SemanticCache, Tenant,
+    Answer, EntryId, Error, Hit, Lookup, Miss, Near, Policy, Request, Result, SemanticCache, Tenant,
 };
 
 static STORE: Script = Script::new(include_str!("scripts/store.lua"));
@@ -40,6 +40,7 @@ pub const KEYS: &[KeyFamily] = &[KeyFamily::new(
         "FT.SEARCH",
         "FT.INFO",
         "FT.CREATE",
+        "FT.DROPINDEX",
     ],
 )];
 
@@ -60,7 +61,8 @@ pub struct Config {
     /// How the index searches: [`Algorithm::Flat`] by default, which is exact and right up to some thousand entries;
     /// [`Algorithm::Hnsw`] for more.
     pub algorithm: Algorithm,
-    /// How many neighbors a search asks for; less than 4 count as 4.
+    /// How many neighbors a search asks for; less than 4 count as 4, and more than
+    /// [`MAX_K`] are refused.
     pub candidates: usize,
 }
 
@@ -141,9 +143,13 @@ impl RedisSemanticCache {
     /// # Errors
     ///
     /// [`Error::Search`](crate::Error::Search) if the embedder's dimensions or the algorithm's numbers cannot be indexed, or
-    /// the namespace does not start with a letter, as the name of an index must.
+    /// the namespace does not start with a letter, as the name of an index must;
+    /// [`Error::TooManyCandidates`] above [`MAX_K`].
     pub fn new(driver: DynDriver, embedder: Arc<dyn Embedder>, mut config: Config) -> Result<Self> {
         config.candidates = config.candidates.max(FEWEST_CANDIDATES);
+        if MAX_K < config.candidates {
+            return Err(Error::TooManyCandidates { got: config.candidates, max: MAX_K });
+        }
         let dimensions = embedder.dimensions();
         let field = match config.algorithm {
             Algorithm::Hnsw(hnsw) => VectorField::hnsw(EMBEDDING, dimensions, hnsw),

@@ -202,6 +202,22 @@ async fn an_index_of_another_schema_is_an_error_that_says_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn more_candidates_than_a_search_takes_are_refused() {
+    use inferkit_semcache::inferkit_vectorsearch::MAX_K;
+    let driver = support::pool(Server::shared(Flavor::Redis).unwrap().url()).await;
+    let with = |candidates| {
+        let config = support::config().with_candidates(candidates);
+        RedisSemanticCache::new(Arc::clone(&driver), Arc::new(Compass::default()), config)
+    };
+    let error = with(MAX_K + 1).unwrap_err();
+    let expected = matches!(error, Error::TooManyCandidates { got: 10_001, max: MAX_K, .. });
+    assert!(expected, "{error:?}");
+    let cache = with(MAX_K).unwrap();
+    cache.ensure_index().await.unwrap();
+    assert!(cache.lookup(&request("1@0")).await.unwrap().hit().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_an_index_the_error_says_what_to_call() {
     use inferkit_semcache::inferkit_vectorsearch::Error as Search;
     let driver = support::pool(Server::shared(Flavor::Redis).unwrap().url()).await;

@@ -59,6 +59,7 @@ async fn a_user_with_the_table_s_permissions_can_do_everything() {
         assert!(cache.lookup(&request(asked)).await.unwrap().hit().is_some());
     }
     assert!(cache.remove(request("1@0").tenant(), &request("1@0").id()).await.unwrap());
+    assert!(cache.index().drop_index().await.unwrap());
 }
 
 #[test]

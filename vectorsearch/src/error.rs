@@ -167,7 +167,7 @@ pub enum Error {
     },
     /// The server has no search commands.
     #[error(
-        "the server has no FT.* commands: use Redis 8 or later, or load the RediSearch module (2.10 or later) into Redis 7.2+ or Valkey 8+"
+        "the server has no FT.* commands: use Redis 8 or later, or load the RediSearch module (2.8 or later) into Redis 7.2+ or Valkey 8+"
     )]
     #[non_exhaustive]
     SearchUnavailable {
