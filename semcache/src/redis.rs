@@ -9,6 +9,7 @@ use inferkit_vectorsearch::{
     Algorithm, Filter, Hit as Row, Knn, MAX_K, RedisVectorIndex, Schema, Vector, VectorField,
 };
 use tracing::field::Empty;
+use tracing::{Instrument as _, debug_span};
 
 use crate::embedding::{SAME, vector_of};
 use crate::entry::{
@@ -46,6 +47,9 @@ pub const KEYS: &[KeyFamily] = &[KeyFamily::new(
 
 /// The fewest candidates of a search: expired entries take places among them until the server removes them.
 const FEWEST_CANDIDATES: usize = 4;
+
+/// The outcome of a call that failed, on its span.
+const FAILED: &str = "error";
 
 /// How many times as many candidates the second search has.
 const WIDER: usize = 8;
@@ -206,6 +210,48 @@ impl RedisSemanticCache {
         request.full_scope(self.embedder.model())
     }
 
+    async fn find(&self, request: &Request) -> Result<Lookup> {
+        self.config.policy.check(request)?;
+        let scope = self.full_scope(request);
+        if let Some(hit) = self.exact(request, &scope).await? {
+            return Ok(Lookup::Exact(hit));
+        }
+        let vector = vector_of(&*self.embedder, request, None).await?;
+        self.semantic(request, &scope, vector).await
+    }
+
+    async fn put(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        embedding: Option<Vector>,
+    ) -> Result<EntryId> {
+        let policy = &self.config.policy;
+        policy.check(request)?;
+        let ttl = ttl_millis(policy.ttl(request.model()))?;
+        let vector = vector_of(&*self.embedder, request, embedding).await?;
+        let id = request.id();
+        let mut cmd = Cmd::eval(&STORE, &[self.key(request.tenant(), &id)])
+            .arg(ttl)
+            .arg(VERSION)
+            .arg(FORMAT_VERSION)
+            .arg(SCOPE)
+            .arg(self.scope(request))
+            .arg(PROMPT)
+            .arg(request.prompt())
+            .arg(RESPONSE)
+            .arg(answer.response())
+            .arg(MODEL)
+            .arg(request.model())
+            .arg(EMBEDDING)
+            .arg(&vector);
+        if let Some(tokens_used) = answer.tokens_used() {
+            cmd = cmd.arg(TOKENS_USED).arg(tokens_used);
+        }
+        self.driver.query::<()>(cmd.idempotent()).await?;
+        Ok(id)
+    }
+
     /// The exact tier: one `HMGET`.
     async fn exact(&self, request: &Request, scope: &Scope) -> Result<Option<Hit>> {
         let id = request.id();
@@ -325,66 +371,44 @@ struct Found {
 impl SemanticCache for RedisSemanticCache {
     /// One `HMGET` if the very same request was answered; else the embedding and one `FT.SEARCH`, and once more one with
     /// eight times the candidates if none of the first could be served because they had expired or were damaged.
-    #[tracing::instrument(name = "semcache.lookup", level = "debug", skip_all, fields(outcome = Empty, similarity = Empty))]
     async fn lookup(&self, request: &Request) -> Result<Lookup> {
-        self.config.policy.check(request)?;
-        let scope = self.full_scope(request);
-        let lookup = match self.exact(request, &scope).await? {
-            Some(hit) => Lookup::Exact(hit),
-            None => {
-                let vector = vector_of(&*self.embedder, request, None).await?;
-                self.semantic(request, &scope, vector).await?
-            }
-        };
-        let span = tracing::Span::current();
+        let span = debug_span!("semcache.lookup", outcome = Empty, similarity = Empty);
+        let lookup = self.find(request).instrument(span.clone()).await;
         if !span.is_disabled() {
-            span.record("outcome", lookup.outcome());
-            if let Some(hit) = lookup.hit() {
+            span.record("outcome", lookup.as_ref().map_or(FAILED, Lookup::outcome));
+            if let Some(hit) = lookup.as_ref().ok().and_then(Lookup::hit) {
                 span.record("similarity", hit.similarity.as_f64());
             }
         }
-        Ok(lookup)
+        lookup
     }
 
     /// One `EVALSHA`.
-    #[tracing::instrument(name = "semcache.store", level = "debug", skip_all, fields(outcome = Empty))]
     async fn store(
         &self,
         request: &Request,
         answer: &Answer,
         embedding: Option<Vector>,
     ) -> Result<EntryId> {
-        let policy = &self.config.policy;
-        policy.check(request)?;
-        let ttl = ttl_millis(policy.ttl(request.model()))?;
-        let vector = vector_of(&*self.embedder, request, embedding).await?;
-        let id = request.id();
-        let mut cmd = Cmd::eval(&STORE, &[self.key(request.tenant(), &id)])
-            .arg(ttl)
-            .arg(VERSION)
-            .arg(FORMAT_VERSION)
-            .arg(SCOPE)
-            .arg(self.scope(request))
-            .arg(PROMPT)
-            .arg(request.prompt())
-            .arg(RESPONSE)
-            .arg(answer.response())
-            .arg(MODEL)
-            .arg(request.model())
-            .arg(EMBEDDING)
-            .arg(&vector);
-        if let Some(tokens_used) = answer.tokens_used() {
-            cmd = cmd.arg(TOKENS_USED).arg(tokens_used);
-        }
-        self.driver.query::<()>(cmd.idempotent()).await?;
-        tracing::Span::current().record("outcome", "stored");
-        Ok(id)
+        let span = debug_span!("semcache.store", outcome = Empty);
+        let stored = self.put(request, answer, embedding).instrument(span.clone()).await;
+        let outcome = if stored.is_ok() { "stored" } else { FAILED };
+        span.record("outcome", outcome);
+        stored
     }
 
     /// One `DEL`.
     async fn remove(&self, tenant: &Tenant, id: &EntryId) -> Result<bool> {
         let cmd = Cmd::new("DEL").key(self.key(tenant, id)).idempotent();
-        Ok(self.driver.query(cmd).await?)
+        let span = debug_span!("semcache.remove", outcome = Empty);
+        let removed = self.driver.query(cmd).instrument(span.clone()).await;
+        let outcome = match removed {
+            Ok(true) => "removed",
+            Ok(false) => "absent",
+            Err(_) => FAILED,
+        };
+        span.record("outcome", outcome);
+        Ok(removed?)
     }
 }
 
