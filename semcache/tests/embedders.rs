@@ -41,7 +41,7 @@ async fn entries_of_the_old_model_are_no_candidates(
     cache.store(&request("1@0"), &answer("old"), None).await.unwrap();
     assert!(matches!(cache.lookup(&request("1@1")).await.unwrap(), Lookup::Semantic(_)));
     embedder.changed.store(true, Ordering::SeqCst);
-    let Lookup::Miss(miss) = cache.lookup(&request("1@1")).await.unwrap() else { panic!() };
+    let miss = cache.lookup(&request("1@1")).await.unwrap().into_hit().unwrap_err();
     assert_eq!(miss.nearest, None);
     // The answer to the very same request does not depend on vectors.
     let exact = cache.lookup(&request("1@0")).await.unwrap();
