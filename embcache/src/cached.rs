@@ -6,9 +6,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tracing::field::Empty;
 
-use crate::format::{check_finite, decode, encode};
+use crate::format::{check, decode, encode};
 use crate::{Embedder, EmbeddingCache, EmbeddingKey, Error, Result};
 
+/// A hundred years.
+const LONGEST_TTL: Duration = Duration::from_secs(36_525 * 24 * 60 * 60);
 const DEFAULT_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What happens to a request when the cache's server cannot be asked.
@@ -119,7 +121,7 @@ impl<E: Embedder> CachedEmbedder<E> {
             if vector.len() != expected {
                 return Err(Error::DimensionMismatch { expected, got: vector.len() });
             }
-            check_finite(vector)?;
+            check(vector)?;
         }
         Ok(vectors)
     }
@@ -152,8 +154,8 @@ impl<E: Embedder> Embedder for CachedEmbedder<E> {
     ///
     /// # Errors
     ///
-    /// Those of the inner embedder; [`Error::CountMismatch`], [`Error::DimensionMismatch`] and [`Error::NotFinite`] if
-    /// its vectors are not what it promised: nothing is stored then.
+    /// Those of the inner embedder; [`Error::CountMismatch`], [`Error::DimensionMismatch`], [`Error::NotFinite`] and
+    /// [`Error::ZeroVector`] if its vectors are not what it promised: nothing is stored then.
     /// [`Error::UnknownVersion`] if a later release wrote one of the entries.
     /// [`Error::Backend`] if the cache's server fails and [`OnCacheError::Fail`] is set.
     ///
@@ -232,7 +234,7 @@ impl<E: Embedder> Embedder for CachedEmbedder<E> {
 /// The time to live in milliseconds, if it is one.
 pub(crate) fn ttl_millis(ttl: Duration) -> Result<u64> {
     match u64::try_from(ttl.as_millis()) {
-        Ok(millis) if 0 < millis && millis <= 1 << 42 => Ok(millis),
+        Ok(millis) if 0 < millis && ttl <= LONGEST_TTL => Ok(millis),
         _ => Err(Error::Config(
             "embeddings are kept between a millisecond and a hundred years: set such a time to live"
                 .to_owned(),

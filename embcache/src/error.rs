@@ -59,13 +59,19 @@ pub enum Error {
         index: usize,
     },
     /// An embedding service answered with an error status.
-    #[error("the embedding service answered with status {status}: {body}")]
+    ///
+    /// Nothing else of the answer is kept: services repeat what they were sent, texts and keys.
+    #[error(
+        "the embedding service answered with status {status}{}: look the status up in the service's documentation",
+        .code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default()
+    )]
     #[non_exhaustive]
     Status {
         /// The HTTP status.
         status: u16,
-        /// The first 200 characters of the answer.
-        body: String,
+        /// The `code` or else the `type` of the service's error, if it looks like the name of one: up to 40 lower-case
+        /// letters, digits and `_`.
+        code: Option<String>,
     },
     /// A vector has more dimensions than the stored form can tell.
     #[error("{got} dimensions are too many to store: at most {max} fit")]
@@ -87,6 +93,11 @@ pub enum Error {
         /// The version that is known.
         known: u8,
     },
+    /// A vector has no direction: all its components are zero, or too small to tell.
+    #[error(
+        "the embedder returned a zero vector, which has no direction and is not stored: check the embedder, and do not embed empty text"
+    )]
+    ZeroVector,
 }
 
 impl Error {
@@ -111,5 +122,31 @@ impl Error {
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500..=599),
             _ => false,
         }
+    }
+
+    /// Tells whether a write may have been done although the call failed: [`inferkit_core::Error::maybe_applied`] of the
+    /// server's error, `false` where the server was not asked.
+    #[must_use]
+    pub fn maybe_applied(&self) -> bool {
+        match self {
+            Self::Backend(error) => error.maybe_applied(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inferkit_core::ErrorKind;
+
+    #[test]
+    fn only_a_server_s_error_may_have_been_applied() {
+        for applied in [true, false] {
+            let error = inferkit_core::Error::new(ErrorKind::Timeout, "no answer");
+            let error = error.with_maybe_applied(applied);
+            assert_eq!(Error::Backend(error).maybe_applied(), applied);
+        }
+        assert!(!Error::embedder("the model is out").maybe_applied());
     }
 }

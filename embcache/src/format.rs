@@ -14,9 +14,9 @@ const HEADER: usize = 4;
 ///
 /// # Errors
 ///
-/// [`Error::TooManyDimensions`] above 65 535; [`Error::NotFinite`].
+/// [`Error::TooManyDimensions`] above 65 535; [`Error::NotFinite`]; [`Error::ZeroVector`].
 pub fn encode(vector: &[f32]) -> Result<Bytes> {
-    check_finite(vector)?;
+    check(vector)?;
     let dimensions = u16::try_from(vector.len())
         .map_err(|_| Error::TooManyDimensions { got: vector.len(), max: usize::from(u16::MAX) })?;
     let mut stored = Vec::with_capacity(HEADER + size_of_val(vector));
@@ -59,17 +59,24 @@ pub fn decode(stored: &[u8], dimensions: usize) -> Result<Vec<f32>> {
         let (components, _) = payload.as_chunks();
         components.iter().map(|component| f32::from_le_bytes(*component)).collect()
     };
-    if check_finite(&vector).is_err() {
-        return Err(Error::Damaged { problem: "it holds a number that is not finite" });
+    match check(&vector) {
+        Ok(()) => Ok(vector),
+        Err(Error::ZeroVector) => Err(Error::Damaged { problem: "it is a zero vector" }),
+        Err(_) => Err(Error::Damaged { problem: "it holds a number that is not finite" }),
     }
-    Ok(vector)
 }
 
-pub(crate) fn check_finite(vector: &[f32]) -> Result<()> {
-    match vector.iter().position(|component| !component.is_finite()) {
-        Some(index) => Err(Error::NotFinite { index }),
-        None => Ok(()),
+/// Refuses what cannot be compared: numbers that are not finite, and vectors without a direction.
+pub(crate) fn check(vector: &[f32]) -> Result<()> {
+    if let Some(index) = vector.iter().position(|component| !component.is_finite()) {
+        return Err(Error::NotFinite { index });
     }
+    let square: f64 = vector.iter().map(|component| f64::from(*component).powi(2)).sum();
+    // The same limit as that of a vector that can be searched.
+    if square.sqrt() < f64::from(f32::MIN_POSITIVE) {
+        return Err(Error::ZeroVector);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -99,8 +106,13 @@ mod tests {
         assert!(matches!(decode(&good[..11], 2), Err(Error::Damaged { .. })));
         assert!(matches!(decode(&good[..3], 2), Err(Error::Damaged { .. })));
         assert!(matches!(decode(&[], 2), Err(Error::Damaged { .. })));
+        let zero = [1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x80];
+        assert!(matches!(decode(&zero, 2), Err(Error::Damaged { .. })));
+        for zero in [&[][..], &[0.0, -0.0], &[1e-45, 0.0]] {
+            assert!(matches!(encode(zero), Err(Error::ZeroVector)));
+        }
         assert!(matches!(encode(&[0.0, f32::NAN]), Err(Error::NotFinite { index: 1 })));
-        let wide = vec![0.0; 65_536];
+        let wide = vec![1.0; 65_536];
         assert!(matches!(encode(&wide), Err(Error::TooManyDimensions { got: 65_536, .. })));
     }
 
@@ -108,7 +120,7 @@ mod tests {
         #[test]
         fn vectors_come_back_unchanged(vector in prop::collection::vec(
             any::<f32>().prop_filter("finite", |component| component.is_finite()), 0..64,
-        )) {
+        ).prop_filter("with a direction", |vector| check(vector).is_ok())) {
             let stored = encode(&vector).unwrap();
             prop_assert_eq!(decode(&stored, vector.len()).unwrap(), &vector[..]);
             let mut shifted = vec![0];

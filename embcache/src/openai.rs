@@ -5,15 +5,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::{Client, Url};
 use rustls_platform_verifier::BuilderVerifierExt as _;
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::format::check_finite;
+use crate::format::check;
 use crate::{Embedder, Error, Result};
 
 /// The most inputs of one request that every known service takes.
 const BATCH_LIMIT: usize = 256;
-/// The most characters of an error's body that are kept.
-const BODY_EXCERPT: usize = 200;
+/// The most characters of the name of a service's error.
+const LONGEST_CODE: usize = 40;
 
 /// How an embedding service is asked.
 #[derive(Clone)]
@@ -159,9 +160,13 @@ impl OpenAiEmbedder {
         let response = request.send().await.map_err(failure)?;
         let status = response.status();
         if !status.is_success() {
-            let text = response.text().await.map_err(failure)?;
-            let body = text.chars().take(BODY_EXCERPT).collect();
-            return Err(Error::Status { status: status.as_u16(), body });
+            let code = response.json().await.ok().and_then(|refusal: Refusal| {
+                let Problem { code, kind } = refusal.error?;
+                [code, kind].into_iter().flatten().find_map(|Word(word)| word)
+            });
+            // A key may look like a name, too.
+            let code = code.filter(|code| !self.config.api_key.iter().any(|key| key == code));
+            return Err(Error::Status { status: status.as_u16(), code });
         }
         let answer: Answer = response.json().await.map_err(failure)?;
         let expected = texts.len();
@@ -197,7 +202,8 @@ impl Embedder for OpenAiEmbedder {
     /// # Errors
     ///
     /// [`Error::Status`] if the service refused; [`Error::Embedder`] if it could not be asked or its answer is no
-    /// embedding; [`Error::CountMismatch`], [`Error::DimensionMismatch`], [`Error::NotFinite`].
+    /// embedding; [`Error::CountMismatch`], [`Error::DimensionMismatch`], [`Error::NotFinite`],
+    /// [`Error::ZeroVector`].
     async fn embed_many(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
         let mut vectors = Vec::with_capacity(texts.len());
         for batch in texts.chunks(self.config.batch_limit) {
@@ -227,11 +233,47 @@ struct Item {
     embedding: Vec<f32>,
 }
 
+#[derive(Deserialize)]
+struct Refusal {
+    error: Option<Problem>,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    code: Option<Word>,
+    #[serde(rename = "type")]
+    kind: Option<Word>,
+}
+
+/// A value of any kind, kept only if it looks like the name of an error.
+struct Word(Option<String>);
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Value {
+            Text(String),
+            Other(IgnoredAny),
+        }
+        Ok(Self(match Value::deserialize(deserializer)? {
+            Value::Text(text) => Some(text).filter(|text| is_code(text)),
+            Value::Other(IgnoredAny) => None,
+        }))
+    }
+}
+
+fn is_code(text: &str) -> bool {
+    text.len() <= LONGEST_CODE
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+}
+
 fn check_dimensions(expected: usize, vector: &[f32]) -> Result<()> {
     if vector.len() != expected {
         return Err(Error::DimensionMismatch { expected, got: vector.len() });
     }
-    check_finite(vector)
+    check(vector)
 }
 
 fn wrong(message: &str) -> Error {
@@ -240,6 +282,10 @@ fn wrong(message: &str) -> Error {
 
 fn failure(error: reqwest::Error) -> Error {
     let transient = error.is_timeout() || error.is_connect() || error.is_request();
+    if error.is_decode() && !transient {
+        // The parser's message repeats what it found.
+        return Error::embedder("the service's answer is not a list of embeddings");
+    }
     // The address may hold a secret.
     let error = error.without_url();
     if transient { Error::transient_embedder(error) } else { Error::embedder(error) }

@@ -60,6 +60,10 @@ async fn entries_last_as_long_as_set() {
     clock.advance(Duration::from_secs(1));
     embedder.embed("a").await.unwrap();
     assert_eq!(inner.calls().len(), 2);
+    let century = Duration::from_secs(36_525 * 24 * 60 * 60);
+    let embedder = embedder.with_ttl(century).unwrap();
+    let over = century + Duration::from_millis(1);
+    assert!(matches!(embedder.clone().with_ttl(over), Err(Error::Config(_))));
     assert!(matches!(embedder.with_ttl(Duration::ZERO), Err(Error::Config(_))));
 }
 
@@ -99,6 +103,9 @@ async fn what_an_embedder_must_not_return_is_an_error_and_not_stored() {
     assert!(matches!(error, Error::DimensionMismatch { expected: 2, got: 1, .. }));
     let error = ask(&[&[1.0, 1.0], &[1.0, f32::INFINITY]]).await;
     assert!(matches!(error, Error::NotFinite { index: 1, .. }));
+    let error = ask(&[&[1.0, 1.0], &[0.0, -0.0]]).await;
+    assert!(matches!(error, Error::ZeroVector), "{error:?}");
+    assert!(error.to_string().contains("the embedder returned a zero vector"), "{error}");
     let wrong = CachedEmbedder::new(Wrong(Vec::new()), Arc::clone(&caches().await[0]));
     let error = wrong.embed("a").await.unwrap_err();
     assert!(matches!(error, Error::CountMismatch { expected: 1, got: 0, .. }));
@@ -115,6 +122,7 @@ async fn damaged_entries_are_embedded_anew_and_those_of_a_later_release_are_refu
             good.slice(..good.len() - 1),
             encode(&[1.0]).unwrap(),
             Bytes::from([&[1, 1, 3, 0][..], &[0xff; 12]].concat()),
+            Bytes::from([&[1, 1, 3, 0][..], &[0; 12]].concat()),
         ];
         for bytes in damaged {
             let inner = Counting::default();

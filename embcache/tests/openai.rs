@@ -125,15 +125,74 @@ async fn answers_that_do_not_fit_are_errors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_keep_the_status_and_the_beginning_of_the_body() {
-    for (status, transient) in [("429 Too Many", true), ("503 Busy", true), ("401 No", false)] {
-        let (url, _) = serve(move |_| Some((status, "é".repeat(500)))).await;
+async fn refusals_keep_the_status_and_the_name_of_the_error_only() {
+    let echo = r#""message":"no: s3cret sk-secret""#;
+    let cases = [
+        (
+            "429 Too Many",
+            true,
+            format!(r#"{{"error":{{{echo},"code":"rate_limit_exceeded"}}}}"#),
+            Some("rate_limit_exceeded"),
+        ),
+        (
+            "400 Bad",
+            false,
+            format!(r#"{{"error":{{{echo},"code":null,"type":"invalid_request_error"}}}}"#),
+            Some("invalid_request_error"),
+        ),
+        (
+            "400 Bad",
+            false,
+            format!(r#"{{"error":{{{echo},"code":400,"type":"invalid"}}}}"#),
+            Some("invalid"),
+        ),
+        (
+            "400 Bad",
+            false,
+            r#"{"error":{"code":"the input s3cret","type":"invalid"}}"#.to_owned(),
+            Some("invalid"),
+        ),
+        ("401 No", false, r#"{"error":{"code":"sk-secret","type":["s3cret"]}}"#.to_owned(), None),
+        (
+            "401 No",
+            false,
+            format!(r#"{{"error":{{"code":"s3cret{}"}}}}"#, "s3cret".repeat(9)),
+            None,
+        ),
+        ("401 No", false, r#"{"error":{"code":"","type":{"s3cret":1}}}"#.to_owned(), None),
+        ("401 No", false, r#"{"error":"s3cret","code":"s3cret"}"#.to_owned(), None),
+        ("503 Busy", true, "s3cret sk-secret".repeat(50), None),
+        ("503 Busy", true, String::new(), None),
+    ];
+    for (status, transient, body, expected) in cases {
+        let (url, _) = serve(move |_| Some((status, body.clone()))).await;
         let error = OpenAiEmbedder::new(config(&url)).unwrap().embed("a").await.unwrap_err();
         assert_eq!(error.is_transient(), transient, "{error}");
-        let Error::Status { status: code, body, .. } = &error else { panic!("{error:?}") };
-        assert!(status.starts_with(&code.to_string()));
-        assert_eq!(body, &"é".repeat(200));
+        let Error::Status { status: number, code, .. } = &error else { panic!("{error:?}") };
+        assert!(status.starts_with(&number.to_string()));
+        assert_eq!(code.as_deref(), expected);
+        assert!(error.to_string().contains(expected.unwrap_or("status")), "{error}");
+        let printed = format!("{error} {error:?}");
+        assert!(!printed.contains("cret"), "{printed}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_cannot_be_read_is_not_repeated() {
+    let body = r#"{"data":[{"index":0,"embedding":["s3cret","s3cret"]}]}"#;
+    let (url, _) = serve(move |_| Some(("200 OK", body.to_owned()))).await;
+    let error = OpenAiEmbedder::new(config(&url)).unwrap().embed("a").await.unwrap_err();
+    assert!(matches!(error, Error::Embedder { transient: false, .. }), "{error:?}");
+    assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_looks_like_a_name_is_not_kept() {
+    let body = r#"{"error":{"code":"hidden"}}"#;
+    let (url, _) = serve(move |_| Some(("401 No", body.to_owned()))).await;
+    let config = config(&url).with_api_key("hidden");
+    let error = OpenAiEmbedder::new(config).unwrap().embed("a").await.unwrap_err();
+    assert!(matches!(&error, Error::Status { status: 401, code: None, .. }), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use inferkit_vectorsearch::{Similarity, Vector};
 
-use crate::{Answer, EntryId, Request, Result, Tenant};
+use crate::{Answer, EntryId, Error, Request, Result, Tenant};
 
 /// Answers to requests, found by the request or by one that means the same: the contract with those who implement one.
 ///
@@ -16,7 +16,7 @@ use crate::{Answer, EntryId, Request, Result, Tenant};
 #[async_trait]
 pub trait SemanticCache: Debug + Send + Sync + 'static {
     /// Looks for the answer to a request: first to the very same one, then to the most similar prompt among those of the
-    /// same tenant, model and context.
+    /// same tenant, model and context that the same embedding model embedded.
     ///
     /// Only the second step embeds the prompt; the vector is part of a [`Miss`], for [`store`](Self::store).
     ///
@@ -59,14 +59,20 @@ pub trait SemanticCacheExt: SemanticCache {
     ///
     /// # Errors
     ///
-    /// As [`SemanticCache::store`].
+    /// [`Error::MissOfAnotherRequest`] if the miss is not that of `request`, whose vector it would be stored under; nothing
+    /// is stored then. Else as [`SemanticCache::store`].
     fn fill(
         &self,
         request: &Request,
         answer: &Answer,
         miss: Miss,
     ) -> impl Future<Output = Result<EntryId>> + Send {
-        async move { self.store(request, answer, miss.embedding).await }
+        async move {
+            if miss.request != request.id() {
+                return Err(Error::MissOfAnotherRequest);
+            }
+            self.store(request, answer, miss.embedding).await
+        }
     }
 
     /// Removes the entry of this very request; `false` if there is none.
@@ -216,20 +222,32 @@ impl Debug for Hit {
 }
 
 /// Nothing that may be served.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Miss {
+    /// The id of the request that was looked up; [`SemanticCacheExt::fill`] takes the miss for no other.
+    pub request: EntryId,
     /// The prompt's vector, so that storing the answer needs no second embedding.
     pub embedding: Option<Vector>,
     /// The most similar entry, which is not similar enough.
     pub nearest: Option<Near>,
+    /// Whether the server stopped before it had looked everywhere, so that there may be an answer after all; most often
+    /// its time was over.
+    pub partial: bool,
 }
 
 impl Miss {
-    /// Makes a miss, for an implementor of [`SemanticCache`].
+    /// Makes the miss of a request, for an implementor of [`SemanticCache`].
     #[must_use]
-    pub fn new(embedding: Option<Vector>, nearest: Option<Near>) -> Self {
-        Self { embedding, nearest }
+    pub fn new(request: &Request, embedding: Option<Vector>, nearest: Option<Near>) -> Self {
+        Self { request: request.id(), embedding, nearest, partial: false }
+    }
+
+    /// Sets whether the search stopped before it had looked everywhere.
+    #[must_use]
+    pub fn with_partial(mut self, partial: bool) -> Self {
+        self.partial = partial;
+        self
     }
 }
 

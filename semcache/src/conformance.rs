@@ -105,7 +105,8 @@ macro_rules! semantic_cache_conformance {
             another_tenant_removes_nothing, vectors_that_cannot_be_compared_are_refused,
             a_given_vector_of_other_dimensions_is_refused, a_failing_embedder_is_an_error,
             any_text_comes_back_unchanged, prompts_that_are_too_long_are_refused, entries_expire,
-            a_miss_can_be_filled, many_tasks_share_the_cache,
+            a_miss_can_be_filled,
+            a_miss_fills_its_own_request_only, many_tasks_share_the_cache,
         }
     };
     ($make:path: $($case:ident),* $(,)?) => {$(
@@ -401,6 +402,20 @@ pub async fn a_miss_can_be_filled(cache: &dyn SemanticCache) {
     assert_eq!(semantic(cache, &self::request("1@1")).await.text(), Some("yes"));
     let hit = cache.lookup(&request).await.unwrap().into_hit().expect("it was filled");
     assert_eq!(hit.text(), Some("yes"));
+}
+
+/// The vector of one prompt is not stored under another.
+pub async fn a_miss_fills_its_own_request_only(cache: &dyn SemanticCache) {
+    let (one, other) = (request("1@0"), request("5@0"));
+    let of_one = miss(cache, &one).await;
+    assert_eq!(of_one.request, one.id());
+    for request in [&other, &one.clone().with_context("x"), &of("mallory", "gpt-4", "1@0")] {
+        let error = cache.fill(request, &answer("no"), of_one.clone()).await.unwrap_err();
+        assert!(matches!(error, Error::MissOfAnotherRequest), "{error:?}");
+        miss(cache, request).await;
+    }
+    cache.fill(&one, &answer("yes"), of_one).await.unwrap();
+    assert!(miss(cache, &other).await.nearest.unwrap().similarity.as_f64() < 0.5);
 }
 
 /// Concurrent callers each get their own answers.

@@ -14,7 +14,7 @@ pub enum Error {
     Backend(#[from] inferkit_core::Error),
     /// A vector has another number of dimensions than the cache.
     #[error(
-        "the cache holds vectors of {expected} dimensions, got {got}: use the embedder that the cache was made with"
+        "expected a vector of {expected} dimensions, got {got}: set the dimensions that the model has, and pass no vector of another model"
     )]
     #[non_exhaustive]
     DimensionMismatch {
@@ -26,7 +26,7 @@ pub enum Error {
     /// The prompt could not be embedded.
     #[error(transparent)]
     Embedder(inferkit_embcache::Error),
-    /// An answer has no text.
+    /// An answer holds nothing but blanks.
     #[error("the answer is empty: do not store failed or broken-off answers")]
     EmptyAnswer,
     /// A model has no name.
@@ -50,6 +50,11 @@ pub enum Error {
     /// A text is not the id of an entry.
     #[error("an entry id has 64 hexadecimal digits: pass the text of an EntryId")]
     InvalidId,
+    /// A miss is not that of the request that is to be filled.
+    #[error(
+        "the miss is that of another request: fill each request with the miss that its own lookup returned"
+    )]
+    MissOfAnotherRequest,
     /// A prompt is longer than the policy allows.
     #[error(
         "the prompt has {bytes} bytes, and the policy allows {max}: raise it with Policy::with_max_prompt_bytes if the embedder reads that much, or do not cache such requests"
@@ -72,11 +77,24 @@ pub enum Error {
         value: f64,
     },
     /// A time to live is none.
-    #[error("entries live between a millisecond and a hundred years, got {ttl:?}")]
+    #[error(
+        "entries live between a millisecond and a hundred years, got {ttl:?}: set such a time to live"
+    )]
     #[non_exhaustive]
     TtlOutOfRange {
         /// The time that came.
         ttl: Duration,
+    },
+    /// A search would have more candidates than a server may be asked for.
+    #[error(
+        "a search has at most {max} candidates, got {got}: lower Config::candidates, 4 are the default"
+    )]
+    #[non_exhaustive]
+    TooManyCandidates {
+        /// The number that came.
+        got: usize,
+        /// The most that are allowed.
+        max: usize,
     },
     /// An entry was written in a form that this release does not know.
     #[error(
@@ -84,7 +102,7 @@ pub enum Error {
     )]
     #[non_exhaustive]
     UnknownVersion {
-        /// The version that was found.
+        /// The version that was found; a number that does not fit counts as the greatest that does.
         found: u32,
         /// The version that is known.
         known: u32,
@@ -122,6 +140,18 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Tells whether a write may have been done although the call failed: [`inferkit_core::Error::maybe_applied`] of the
+    /// server's error, `false` where the server was not asked.
+    #[must_use]
+    pub fn maybe_applied(&self) -> bool {
+        match self {
+            Self::Backend(error) => error.maybe_applied(),
+            Self::Embedder(error) => error.maybe_applied(),
+            Self::Search(error) => error.maybe_applied(),
+            _ => false,
+        }
+    }
 }
 
 impl From<inferkit_embcache::Error> for Error {
@@ -146,5 +176,31 @@ impl From<inferkit_vectorsearch::Error> for Error {
             }
             error => Self::Search(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inferkit_core::ErrorKind;
+
+    #[test]
+    fn an_embedder_that_contradicts_itself_is_told_what_to_set() {
+        let error = Error::dimension_mismatch(16, 15).to_string();
+        assert!(error.contains("set the dimensions that the model has"), "{error}");
+    }
+
+    #[test]
+    fn only_a_server_s_error_may_have_been_applied() {
+        for applied in [true, false] {
+            let error = inferkit_core::Error::new(ErrorKind::Timeout, "no answer");
+            let error = error.with_maybe_applied(applied);
+            let embedding = inferkit_embcache::Error::Backend(error);
+            assert_eq!(Error::from(embedding).maybe_applied(), applied);
+            let error = inferkit_core::Error::new(ErrorKind::Timeout, "no answer");
+            let error = Error::Backend(error.with_maybe_applied(applied));
+            assert_eq!(error.maybe_applied(), applied);
+        }
+        assert!(!Error::EmptyPrompt.maybe_applied());
     }
 }

@@ -9,7 +9,7 @@ use inferkit_vectorsearch::Vector;
 
 use crate::embedding::{SAME, vector_of};
 use crate::policy::ttl_millis;
-use crate::request::Hex;
+use crate::request::Scope;
 use crate::{
     Answer, EntryId, Hit, Lookup, Miss, Near, Policy, Request, Result, SemanticCache, Tenant,
 };
@@ -27,7 +27,7 @@ pub struct MemorySemanticCache {
 
 struct Entry {
     tenant: Tenant,
-    scope: Hex,
+    scope: Scope,
     hit: Hit,
     vector: Vector,
     end: Duration,
@@ -69,7 +69,7 @@ impl SemanticCache for MemorySemanticCache {
             return Ok(Lookup::Exact(entry.hit.clone()));
         }
         let vector = vector_of(&*self.embedder, request, None).await?;
-        let scope = request.scope_hex();
+        let scope = request.full_scope(self.embedder.model());
         let mut best: Option<Hit> = None;
         for entry in self.live().values().filter(|entry| entry.scope == scope) {
             let similarity = vector.cosine_similarity(&entry.vector)?;
@@ -81,7 +81,7 @@ impl SemanticCache for MemorySemanticCache {
             Some(hit) if self.policy.threshold() <= hit.similarity => Lookup::Semantic(hit),
             best => {
                 let nearest = best.map(|hit| Near::new(hit.id, hit.similarity));
-                Lookup::Miss(Miss::new(Some(vector), nearest))
+                Lookup::Miss(Miss::new(request, Some(vector), nearest))
             }
         })
     }
@@ -105,7 +105,8 @@ impl SemanticCache for MemorySemanticCache {
             request.shared_model(),
             Duration::from_secs(now.as_secs()),
         );
-        let (tenant, scope) = (request.tenant().clone(), request.scope_hex());
+        let tenant = request.tenant().clone();
+        let scope = request.full_scope(self.embedder.model());
         self.live().insert(id, Entry { tenant, scope, hit, vector, end: now + ttl });
         Ok(id)
     }

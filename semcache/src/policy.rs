@@ -5,6 +5,8 @@ use inferkit_vectorsearch::Similarity;
 use crate::{Error, Request, Result};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// A hundred years.
+const LONGEST: Duration = Duration::from_secs(36_525 * 24 * 60 * 60);
 
 /// What may be served, and for how long.
 ///
@@ -67,7 +69,7 @@ impl Policy {
     pub fn with_model_ttl(mut self, model: impl Into<String>, ttl: Duration) -> Result<Self> {
         let model = model.into();
         ttl_millis(ttl)?;
-        if model.is_empty() {
+        if model.trim().is_empty() {
             return Err(Error::EmptyModel);
         }
         self.model_ttls.retain(|(other, _)| *other != model);
@@ -134,7 +136,7 @@ impl Default for Policy {
 /// The time to live in milliseconds, if it is one.
 pub(crate) fn ttl_millis(ttl: Duration) -> Result<u64> {
     match u64::try_from(ttl.as_millis()) {
-        Ok(millis) if 0 < millis && millis <= 1 << 42 => Ok(millis),
+        Ok(millis) if 0 < millis && ttl <= LONGEST => Ok(millis),
         _ => Err(Error::TtlOutOfRange { ttl }),
     }
 }
@@ -164,7 +166,9 @@ mod tests {
         assert_eq!(policy.ttl("other"), DAY);
         let again = policy.with_model_ttl("gpt-4.1-nano", DAY / 4).unwrap();
         assert_eq!(again.ttl("gpt-4.1-nano"), DAY / 4);
-        for ttl in [Duration::ZERO, Duration::from_micros(1), Duration::MAX] {
+        assert!(Policy::default().with_default_ttl(LONGEST).is_ok());
+        let over = LONGEST + Duration::from_millis(1);
+        for ttl in [Duration::ZERO, Duration::from_micros(1), over, Duration::MAX] {
             assert!(matches!(
                 Policy::default().with_model_ttl("m", ttl),
                 Err(Error::TtlOutOfRange { .. })

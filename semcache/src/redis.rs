@@ -6,19 +6,20 @@ use inferkit_core::keys::{Key, KeyBuilder, KeyFamily, Namespace, Ttl};
 use inferkit_core::{Cmd, DriverExt as _, DynDriver, Reply, Script};
 use inferkit_embcache::Embedder;
 use inferkit_vectorsearch::{
-    Algorithm, Filter, Hit as Row, Knn, RedisVectorIndex, Schema, Vector, VectorField,
+    Algorithm, Filter, Hit as Row, Knn, MAX_K, RedisVectorIndex, Schema, Vector, VectorField,
 };
 use tracing::field::Empty;
+use tracing::{Instrument as _, debug_span};
 
 use crate::embedding::{SAME, vector_of};
 use crate::entry::{
     EMBEDDING, FORMAT_VERSION, MODEL, PROMPT, RESPONSE, SCOPE, Stored, TIMESTAMP, TOKENS_USED,
-    VERSION,
+    Tier, VERSION,
 };
 use crate::policy::ttl_millis;
-use crate::request::Hex;
+use crate::request::Scope;
 use crate::{
-    Answer, EntryId, Hit, Lookup, Miss, Near, Policy, Request, Result, SemanticCache, Tenant,
+    Answer, EntryId, Error, Hit, Lookup, Miss, Near, Policy, Request, Result, SemanticCache, Tenant,
 };
 
 static STORE: Script = Script::new(include_str!("scripts/store.lua"));
@@ -40,11 +41,18 @@ pub const KEYS: &[KeyFamily] = &[KeyFamily::new(
         "FT.SEARCH",
         "FT.INFO",
         "FT.CREATE",
+        "FT.DROPINDEX",
     ],
 )];
 
 /// The fewest candidates of a search: expired entries take places among them until the server removes them.
 const FEWEST_CANDIDATES: usize = 4;
+
+/// The outcome of a call that failed, on its span.
+const FAILED: &str = "error";
+
+/// How many times as many candidates the second search has.
+const WIDER: usize = 8;
 
 /// How a [`RedisSemanticCache`] is set up.
 #[derive(Clone, Debug)]
@@ -57,7 +65,8 @@ pub struct Config {
     /// How the index searches: [`Algorithm::Flat`] by default, which is exact and right up to some thousand entries;
     /// [`Algorithm::Hnsw`] for more.
     pub algorithm: Algorithm,
-    /// How many neighbors a search asks for; less than 4 count as 4.
+    /// How many neighbors a search asks for; less than 4 count as 4, and more than
+    /// [`MAX_K`] are refused.
     pub candidates: usize,
 }
 
@@ -138,9 +147,13 @@ impl RedisSemanticCache {
     /// # Errors
     ///
     /// [`Error::Search`](crate::Error::Search) if the embedder's dimensions or the algorithm's numbers cannot be indexed, or
-    /// the namespace does not start with a letter, as the name of an index must.
+    /// the namespace does not start with a letter, as the name of an index must;
+    /// [`Error::TooManyCandidates`] above [`MAX_K`].
     pub fn new(driver: DynDriver, embedder: Arc<dyn Embedder>, mut config: Config) -> Result<Self> {
         config.candidates = config.candidates.max(FEWEST_CANDIDATES);
+        if MAX_K < config.candidates {
+            return Err(Error::TooManyCandidates { got: config.candidates, max: MAX_K });
+        }
         let dimensions = embedder.dimensions();
         let field = match config.algorithm {
             Algorithm::Hnsw(hnsw) => VectorField::hnsw(EMBEDDING, dimensions, hnsw),
@@ -186,8 +199,61 @@ impl RedisSemanticCache {
         family(&self.config.namespace).part(tenant.hex().as_str()).part(id.hex().as_str()).build()
     }
 
+    /// Returns the text of the field `scope` of a request's entry, by which the semantic tier filters; see
+    /// [`Request::scope`].
+    #[must_use]
+    pub fn scope(&self, request: &Request) -> String {
+        self.full_scope(request).to_string()
+    }
+
+    fn full_scope(&self, request: &Request) -> Scope {
+        request.full_scope(self.embedder.model())
+    }
+
+    async fn find(&self, request: &Request) -> Result<Lookup> {
+        self.config.policy.check(request)?;
+        let scope = self.full_scope(request);
+        if let Some(hit) = self.exact(request, &scope).await? {
+            return Ok(Lookup::Exact(hit));
+        }
+        let vector = vector_of(&*self.embedder, request, None).await?;
+        self.semantic(request, &scope, vector).await
+    }
+
+    async fn put(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        embedding: Option<Vector>,
+    ) -> Result<EntryId> {
+        let policy = &self.config.policy;
+        policy.check(request)?;
+        let ttl = ttl_millis(policy.ttl(request.model()))?;
+        let vector = vector_of(&*self.embedder, request, embedding).await?;
+        let id = request.id();
+        let mut cmd = Cmd::eval(&STORE, &[self.key(request.tenant(), &id)])
+            .arg(ttl)
+            .arg(VERSION)
+            .arg(FORMAT_VERSION)
+            .arg(SCOPE)
+            .arg(self.scope(request))
+            .arg(PROMPT)
+            .arg(request.prompt())
+            .arg(RESPONSE)
+            .arg(answer.response())
+            .arg(MODEL)
+            .arg(request.model())
+            .arg(EMBEDDING)
+            .arg(&vector);
+        if let Some(tokens_used) = answer.tokens_used() {
+            cmd = cmd.arg(TOKENS_USED).arg(tokens_used);
+        }
+        self.driver.query::<()>(cmd.idempotent()).await?;
+        Ok(id)
+    }
+
     /// The exact tier: one `HMGET`.
-    async fn exact(&self, request: &Request, scope: &Hex) -> Result<Option<Hit>> {
+    async fn exact(&self, request: &Request, scope: &Scope) -> Result<Option<Hit>> {
         let id = request.id();
         let cmd = Cmd::with_capacity("HMGET", 256)
             .key(self.key(request.tenant(), &id))
@@ -206,110 +272,143 @@ impl RedisSemanticCache {
             timestamp: next(),
             tokens_used: next(),
         };
-        Ok(stored.check(scope)?.map(|(answer, stored_at)| {
+        Ok(stored.check(scope, Tier::Exact)?.map(|(answer, stored_at)| {
             let (prompt, model) = (request.shared_prompt(), request.shared_model());
             Hit::new(id, prompt, &answer, SAME, model, stored_at)
         }))
     }
 
-    /// The semantic tier: one `FT.SEARCH`.
-    async fn semantic(&self, request: &Request, scope: &Hex, vector: Vector) -> Result<Lookup> {
-        let filter = Filter::tag(SCOPE, scope.as_str())?;
-        let query = Knn::new(EMBEDDING, vector.clone(), self.config.candidates, filter)?
-            .returning([VERSION, SCOPE, RESPONSE, TIMESTAMP, TOKENS_USED, PROMPT])?;
-        let rows = self.index.search(&query).await?.hits;
+    /// The semantic tier: one `FT.SEARCH`, and a wider one if all candidates were unusable.
+    async fn semantic(&self, request: &Request, scope: &Scope, vector: Vector) -> Result<Lookup> {
+        let k = self.config.candidates;
+        let mut found = self.search(request, scope, &vector, k).await?;
+        let wider = k.saturating_mul(WIDER).min(MAX_K);
+        if found.crowded && k < wider {
+            found = self.search(request, scope, &vector, wider).await?;
+        }
+        Ok(match found.hit {
+            Some(hit) => Lookup::Semantic(hit),
+            None => Lookup::Miss(
+                Miss::new(request, Some(vector), found.nearest).with_partial(found.partial),
+            ),
+        })
+    }
+
+    /// Looks for an answer among the `k` nearest entries.
+    async fn search(
+        &self,
+        request: &Request,
+        scope: &Scope,
+        vector: &Vector,
+        k: usize,
+    ) -> Result<Found> {
+        let filter = Filter::tag(SCOPE, scope.to_string())?;
+        let query = Knn::new(EMBEDDING, vector.clone(), k, filter)?.returning([
+            VERSION,
+            SCOPE,
+            RESPONSE,
+            TIMESTAMP,
+            TOKENS_USED,
+            PROMPT,
+        ])?;
+        let result = self.index.search(&query).await?;
+        let mut found = Found {
+            crowded: 0 < result.skipped + result.unusable,
+            partial: result.partial,
+            ..Found::default()
+        };
         let prefix = family(&self.config.namespace).part(request.tenant().hex().as_str()).prefix();
-        let mut nearest = None;
-        for mut row in rows {
+        for mut row in result.hits {
             let similarity = row.distance.to_similarity();
             let similar = self.config.policy.threshold() <= similarity;
-            // What lies elsewhere, or is no whole entry of this scope, was not written by a cache like this one.
-            let Some(id) = id_of(&row, &prefix) else { continue };
+            if !similar {
+                // What lies behind it is not similar enough either.
+                found.crowded = false;
+            }
+            let Some(id) = id_of(&row, &prefix) else {
+                found.crowded |= similar;
+                continue;
+            };
             let prompt = row.take_field(PROMPT);
-            let (answer, stored_at) = match take_stored(&mut row).check(scope) {
+            let (answer, stored_at) = match take_stored(&mut row).check(scope, Tier::Semantic) {
                 Ok(Some(entry)) => entry,
                 // A later release's entry is only in the way if it would be the answer.
                 Err(error) if similar => return Err(error),
-                Ok(None) | Err(_) => continue,
+                Ok(None) | Err(_) => {
+                    found.crowded |= similar;
+                    continue;
+                }
             };
             let Some(prompt) = prompt.as_deref().and_then(|prompt| str::from_utf8(prompt).ok())
             else {
+                found.crowded |= similar;
                 continue;
             };
-            if !similar {
-                nearest = Some(Near::new(id, similarity));
-                break;
+            if similar {
+                let model = request.shared_model();
+                found.hit = Some(Hit::new(id, prompt, &answer, similarity, model, stored_at));
+                found.crowded = false;
+            } else {
+                found.nearest = Some(Near::new(id, similarity));
             }
-            let hit = Hit::new(id, prompt, &answer, similarity, request.shared_model(), stored_at);
-            return Ok(Lookup::Semantic(hit));
+            break;
         }
-        Ok(Lookup::Miss(Miss::new(Some(vector), nearest)))
+        Ok(found)
     }
+}
+
+/// What a search found.
+#[derive(Debug, Default)]
+struct Found {
+    hit: Option<Hit>,
+    nearest: Option<Near>,
+    /// Whether entries that cannot be served took places of ones that may be.
+    crowded: bool,
+    partial: bool,
 }
 
 #[async_trait]
 impl SemanticCache for RedisSemanticCache {
-    /// One `HMGET` if the very same request was answered; else the embedding and one `FT.SEARCH`.
-    #[tracing::instrument(name = "semcache.lookup", level = "debug", skip_all, fields(outcome = Empty, similarity = Empty))]
+    /// One `HMGET` if the very same request was answered; else the embedding and one `FT.SEARCH`, and once more one with
+    /// eight times the candidates if none of the first could be served because they had expired or were damaged.
     async fn lookup(&self, request: &Request) -> Result<Lookup> {
-        self.config.policy.check(request)?;
-        let scope = request.scope_hex();
-        let lookup = match self.exact(request, &scope).await? {
-            Some(hit) => Lookup::Exact(hit),
-            None => {
-                let vector = vector_of(&*self.embedder, request, None).await?;
-                self.semantic(request, &scope, vector).await?
-            }
-        };
-        let span = tracing::Span::current();
+        let span = debug_span!("semcache.lookup", outcome = Empty, similarity = Empty);
+        let lookup = self.find(request).instrument(span.clone()).await;
         if !span.is_disabled() {
-            span.record("outcome", lookup.outcome());
-            if let Some(hit) = lookup.hit() {
+            span.record("outcome", lookup.as_ref().map_or(FAILED, Lookup::outcome));
+            if let Some(hit) = lookup.as_ref().ok().and_then(Lookup::hit) {
                 span.record("similarity", hit.similarity.as_f64());
             }
         }
-        Ok(lookup)
+        lookup
     }
 
     /// One `EVALSHA`.
-    #[tracing::instrument(name = "semcache.store", level = "debug", skip_all, fields(outcome = Empty))]
     async fn store(
         &self,
         request: &Request,
         answer: &Answer,
         embedding: Option<Vector>,
     ) -> Result<EntryId> {
-        let policy = &self.config.policy;
-        policy.check(request)?;
-        let ttl = ttl_millis(policy.ttl(request.model()))?;
-        let vector = vector_of(&*self.embedder, request, embedding).await?;
-        let id = request.id();
-        let mut cmd = Cmd::eval(&STORE, &[self.key(request.tenant(), &id)])
-            .arg(ttl)
-            .arg(VERSION)
-            .arg(FORMAT_VERSION)
-            .arg(SCOPE)
-            .arg(request.scope_hex().as_str())
-            .arg(PROMPT)
-            .arg(request.prompt())
-            .arg(RESPONSE)
-            .arg(answer.response())
-            .arg(MODEL)
-            .arg(request.model())
-            .arg(EMBEDDING)
-            .arg(&vector);
-        if let Some(tokens_used) = answer.tokens_used() {
-            cmd = cmd.arg(TOKENS_USED).arg(tokens_used);
-        }
-        self.driver.query::<()>(cmd.idempotent()).await?;
-        tracing::Span::current().record("outcome", "stored");
-        Ok(id)
+        let span = debug_span!("semcache.store", outcome = Empty);
+        let stored = self.put(request, answer, embedding).instrument(span.clone()).await;
+        let outcome = if stored.is_ok() { "stored" } else { FAILED };
+        span.record("outcome", outcome);
+        stored
     }
 
     /// One `DEL`.
     async fn remove(&self, tenant: &Tenant, id: &EntryId) -> Result<bool> {
         let cmd = Cmd::new("DEL").key(self.key(tenant, id)).idempotent();
-        Ok(self.driver.query(cmd).await?)
+        let span = debug_span!("semcache.remove", outcome = Empty);
+        let removed = self.driver.query(cmd).instrument(span.clone()).await;
+        let outcome = match removed {
+            Ok(true) => "removed",
+            Ok(false) => "absent",
+            Err(_) => FAILED,
+        };
+        span.record("outcome", outcome);
+        Ok(removed?)
     }
 }
 

@@ -15,14 +15,14 @@ use crate::{Error, Result};
 pub struct Tenant(Digest);
 
 impl Tenant {
-    /// Names a tenant; any text that is not empty will do, and is taken to the letter.
+    /// Names a tenant; any text that is not blank will do, and is taken to the letter.
     ///
     /// # Errors
     ///
-    /// [`Error::EmptyTenant`].
+    /// [`Error::EmptyTenant`] if the name holds nothing but blanks.
     pub fn new(name: impl AsRef<str>) -> Result<Self> {
         let name = name.as_ref();
-        if name.is_empty() {
+        if name.trim().is_empty() {
             return Err(Error::EmptyTenant);
         }
         Ok(Self(digest(b"inferkit semcache tenant 1", [&b"named"[..], name.as_bytes()])))
@@ -74,14 +74,14 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// [`Error::EmptyModel`]; [`Error::EmptyPrompt`] if the prompt holds nothing but blanks.
+    /// [`Error::EmptyModel`] and [`Error::EmptyPrompt`] if the one or the other holds nothing but blanks.
     pub fn new(
         tenant: Tenant,
         model: impl Into<Arc<str>>,
         prompt: impl Into<Arc<str>>,
     ) -> Result<Self> {
         let (model, prompt) = (model.into(), prompt.into());
-        if model.is_empty() {
+        if model.trim().is_empty() {
             return Err(Error::EmptyModel);
         }
         if prompt.trim().is_empty() {
@@ -124,15 +124,23 @@ impl Request {
         EntryId(self.digest(b"inferkit semcache id 1", self.prompt.as_bytes()))
     }
 
-    /// Returns the digest, in hex, of what must be equal for one request to take the answer to another: tenant, model
-    /// and context.
+    /// Returns what must be equal for one request to take the answer to another: a digest, in hex, of tenant, model and
+    /// context, followed by a digest of the name of the model that embeds the prompts.
+    ///
+    /// Vectors of different embedding models say nothing about each other, also where their dimensions are equal.
     #[must_use]
-    pub fn scope(&self) -> String {
-        self.scope_hex().as_str().to_owned()
+    pub fn scope(&self, embedding_model: &str) -> String {
+        self.full_scope(embedding_model).to_string()
     }
 
-    pub(crate) fn scope_hex(&self) -> Hex {
-        hex(&self.digest(b"inferkit semcache scope 1", b""))
+    pub(crate) fn full_scope(&self, embedding_model: &str) -> Scope {
+        Scope {
+            request: hex(&self.digest(b"inferkit semcache scope 1", b"")),
+            embedding: hex(&digest(
+                b"inferkit semcache embedding model 1",
+                [embedding_model.as_bytes()],
+            )),
+        }
     }
 
     pub(crate) fn shared_model(&self) -> Arc<str> {
@@ -212,10 +220,10 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// [`Error::EmptyAnswer`].
+    /// [`Error::EmptyAnswer`] if it holds nothing but blanks.
     pub fn new(response: impl Into<Bytes>) -> Result<Self> {
         let response = response.into();
-        if response.is_empty() {
+        if is_blank(&response) {
             return Err(Error::EmptyAnswer);
         }
         Ok(Self { response, tokens_used: None })
@@ -250,6 +258,10 @@ impl fmt::Debug for Answer {
     }
 }
 
+fn is_blank(bytes: &[u8]) -> bool {
+    str::from_utf8(bytes).is_ok_and(|text| text.trim().is_empty())
+}
+
 type Digest = [u8; 32];
 
 /// The digest of a list of parts; each part goes in with its length, so that different lists never look the same.
@@ -260,6 +272,36 @@ fn digest<const N: usize>(domain: &[u8], parts: [&[u8]; N]) -> Digest {
         hasher.update(part);
     }
     hasher.finalize().into()
+}
+
+/// Among which entries an answer is looked for.
+///
+/// The exact tier compares the first part only: the answer to the very same request holds whoever embedded its prompt.
+/// The semantic tier compares both.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(crate) struct Scope {
+    request: Hex,
+    embedding: Hex,
+}
+
+impl Scope {
+    /// Tells whether `stored` is this scope.
+    pub(crate) fn is(&self, stored: &[u8]) -> bool {
+        self.is_of_request(stored) && stored.ends_with(&self.embedding.0)
+    }
+
+    /// Tells whether `stored` is this scope, under whatever embedding model.
+    pub(crate) fn is_of_request(&self, stored: &[u8]) -> bool {
+        stored.len() == self.request.0.len() + self.embedding.0.len()
+            && stored.starts_with(&self.request.0)
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.request.as_str())?;
+        f.write_str(self.embedding.as_str())
+    }
 }
 
 /// 64 hexadecimal digits, without an allocation.
@@ -304,13 +346,14 @@ mod tests {
 
     #[test]
     fn what_is_empty_is_refused() {
-        assert!(matches!(Tenant::new(""), Err(Error::EmptyTenant)));
         let shared = Tenant::shared;
-        for prompt in ["", " ", "\n\t ", "\u{3000}"] {
-            assert!(matches!(Request::new(shared(), "m", prompt), Err(Error::EmptyPrompt)));
+        for blank in ["", " ", "\n\t ", "\u{3000}"] {
+            assert!(matches!(Tenant::new(blank), Err(Error::EmptyTenant)));
+            assert!(matches!(Request::new(shared(), "m", blank), Err(Error::EmptyPrompt)));
+            assert!(matches!(Request::new(shared(), blank, "p"), Err(Error::EmptyModel)));
+            assert!(matches!(Answer::new(blank), Err(Error::EmptyAnswer)));
         }
-        assert!(matches!(Request::new(shared(), "", "p"), Err(Error::EmptyModel)));
-        assert!(matches!(Answer::new(""), Err(Error::EmptyAnswer)));
+        assert!(Answer::new(&b"\xff"[..]).is_ok());
         for text in ["", "0", &"g".repeat(64), &"A".repeat(64), &"é".repeat(32)] {
             assert!(matches!(text.parse::<EntryId>(), Err(Error::InvalidId)));
         }
@@ -328,9 +371,9 @@ mod tests {
     fn shared_is_no_name_and_an_empty_context_is_not_none() {
         let shared = Request::new(Tenant::shared(), "m", "p").unwrap();
         for name in ["shared", "\0", "named"] {
-            assert_ne!(shared.scope(), request(name, "m", "p").scope());
+            assert_ne!(shared.scope("e"), request(name, "m", "p").scope("e"));
         }
-        assert_ne!(shared.scope(), shared.clone().with_context("").scope());
+        assert_ne!(shared.scope("e"), shared.clone().with_context("").scope("e"));
         let id = shared.id();
         assert_ne!(id, shared.with_context("").id());
     }
@@ -350,7 +393,8 @@ mod tests {
             };
             prop_assert_eq!(a == b, build(&a).id() == build(&b).id());
             let same_scope = (&a.0, &a.1, &a.3) == (&b.0, &b.1, &b.3);
-            prop_assert_eq!(same_scope, build(&a).scope() == build(&b).scope());
+            prop_assert_eq!(same_scope, build(&a).scope("e") == build(&b).scope("e"));
+            prop_assert_ne!(build(&a).scope("e"), build(&a).scope("f"));
         }
     }
 }

@@ -39,7 +39,8 @@ fn bytes(vector: &[f32]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_is_not_whole_is_never_served() {
-    let other = Request::new(Tenant::new("other").unwrap(), "gpt-4", "1@0").unwrap().scope();
+    let other =
+        Request::new(Tenant::new("other").unwrap(), "gpt-4", "1@0").unwrap().scope("compass");
     for (field, value) in [
         ("response", &b""[..]),
         ("scope", b""),
@@ -108,6 +109,12 @@ async fn vectors_written_behind_our_back_are_never_served() {
                 assert!(lookup.hit().is_none(), "{algorithm}: {lookup:?}");
             }
             cache.store(&request("1@0 good"), &answer("good"), None).await.unwrap();
+            // A poisoned graph may find nothing any more; the exact tier does not ask it.
+            let exact = cache.lookup(&request("1@0 good")).await.unwrap();
+            assert!(
+                matches!(&exact, Lookup::Exact(hit) if hit.text() == Some("good")),
+                "{exact:?}"
+            );
             if algorithm == "flat" {
                 let hit = cache.lookup(&request("1@3")).await.unwrap().into_hit().unwrap();
                 assert_eq!(hit.text(), Some("good"));
@@ -127,7 +134,7 @@ async fn an_entry_under_a_stranger_s_key_is_never_served() {
     for key in [under_theirs.as_str(), &nested] {
         let cmd = Cmd::new("HSET")
             .key(key)
-            .args(["v", "1", "scope", &ours.scope(), "prompt", "p", "response", "poison"])
+            .args(["v", "1", "scope", &cache.scope(&ours), "prompt", "p", "response", "poison"])
             .args(["timestamp", "1706140800", "embedding"])
             .arg(bytes(&vector));
         driver.query::<i64>(cmd).await.unwrap();
@@ -195,6 +202,22 @@ async fn an_index_of_another_schema_is_an_error_that_says_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn more_candidates_than_a_search_takes_are_refused() {
+    use inferkit_semcache::inferkit_vectorsearch::MAX_K;
+    let driver = support::pool(Server::shared(Flavor::Redis).unwrap().url()).await;
+    let with = |candidates| {
+        let config = support::config().with_candidates(candidates);
+        RedisSemanticCache::new(Arc::clone(&driver), Arc::new(Compass::default()), config)
+    };
+    let error = with(MAX_K + 1).unwrap_err();
+    let expected = matches!(error, Error::TooManyCandidates { got: 10_001, max: MAX_K, .. });
+    assert!(expected, "{error:?}");
+    let cache = with(MAX_K).unwrap();
+    cache.ensure_index().await.unwrap();
+    assert!(cache.lookup(&request("1@0")).await.unwrap().hit().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_an_index_the_error_says_what_to_call() {
     use inferkit_semcache::inferkit_vectorsearch::Error as Search;
     let driver = support::pool(Server::shared(Flavor::Redis).unwrap().url()).await;
@@ -221,21 +244,76 @@ async fn a_server_without_search_still_answers_the_exact_tier() {
     assert!(cache.lookup(&request("1@1")).await.is_err());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn expired_entries_do_not_hide_a_living_one() {
-    let (cache, driver) = with_driver().await;
-    cache.store(&request("1@15"), &answer("lives"), None).await.unwrap();
-    for round in 0..50 {
-        let nearest = request(&format!("1@0 {round}"));
+/// A cache on a server that removes expired keys only when they are read.
+async fn without_active_expiry() -> (Server, RedisSemanticCache, DynDriver) {
+    let server = Server::start(Flavor::Redis).unwrap();
+    let driver = support::pool(server.url()).await;
+    let cmd = Cmd::new("DEBUG").args(["SET-ACTIVE-EXPIRE", "0"]);
+    driver.query::<()>(cmd).await.unwrap();
+    let cache = support::over(Arc::clone(&driver), support::config()).await;
+    (server, cache, driver)
+}
+
+/// How many searches the server has seen.
+async fn searches(driver: &DynDriver) -> u64 {
+    let stats: String = driver.query(Cmd::new("INFO").arg("commandstats")).await.unwrap();
+    let calls = stats.lines().find_map(|line| {
+        let (name, rest) = line.split_once(":calls=")?;
+        name.eq_ignore_ascii_case("cmdstat_FT.SEARCH").then(|| rest.split(',').next())?
+    });
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+/// Stores entries nearer to `1@0` than any other, which are gone but not removed.
+async fn expire(cache: &RedisSemanticCache, driver: &DynDriver, count: usize) {
+    for number in 0..count {
+        let nearest = request(&format!("1@0 {number}"));
         cache.store(&nearest, &answer("gone"), None).await.unwrap();
         let key = cache.key(nearest.tenant(), &nearest.id());
         driver.query::<()>(Cmd::new("PEXPIRE").key(key).arg(1)).await.unwrap();
-        std::thread::sleep(Duration::from_millis(2));
-        for asked in [&nearest, &request("1@1")] {
-            let hit = cache.lookup(asked).await.unwrap().into_hit().unwrap();
-            assert_eq!(hit.text(), Some("lives"), "round {round}");
-        }
     }
+    std::thread::sleep(Duration::from_millis(20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_entries_do_not_hide_a_living_one() {
+    let (_server, cache, driver) = without_active_expiry().await;
+    let k = cache.config().candidates;
+    for (expired, expected) in [(k - 1, 1), (k, 2), (3 * k, 2)] {
+        driver.query::<()>(Cmd::new("FLUSHALL")).await.unwrap();
+        cache.ensure_index().await.unwrap();
+        cache.store(&request("1@15"), &answer("lives"), None).await.unwrap();
+        expire(&cache, &driver, expired).await;
+        let size: usize = driver.query(Cmd::new("DBSIZE")).await.unwrap();
+        assert_eq!(size, expired + 1, "the server has removed what expired");
+        let before = searches(&driver).await;
+        let hit = cache.lookup(&request("1@1")).await.unwrap().into_hit().unwrap();
+        assert_eq!(hit.text(), Some("lives"), "behind {expired} expired ones");
+        assert_eq!(searches(&driver).await - before, expected, "behind {expired} expired ones");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_entries_do_not_hide_a_whole_one() {
+    let (cache, driver) = with_driver().await;
+    cache.store(&request("1@15"), &answer("whole"), None).await.unwrap();
+    for number in 0..cache.config().candidates + 1 {
+        let damaged = request(&format!("1@0 {number}"));
+        cache.store(&damaged, &answer("poison"), None).await.unwrap();
+        tamper(&cache, &driver, &damaged, "response", b"").await;
+    }
+    let hit = cache.lookup(&request("1@1")).await.unwrap().into_hit().unwrap();
+    assert_eq!(hit.text(), Some("whole"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_miss_behind_expired_entries_is_a_miss_after_two_searches() {
+    let (_server, cache, driver) = without_active_expiry().await;
+    expire(&cache, &driver, 5).await;
+    let before = searches(&driver).await;
+    let Lookup::Miss(miss) = cache.lookup(&request("1@1")).await.unwrap() else { panic!() };
+    assert_eq!((miss.nearest, miss.partial), (None, false));
+    assert_eq!(searches(&driver).await - before, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,4 +346,36 @@ async fn scripts_survive_a_flush() {
     cache.store(&request("3@0"), &answer, Some(given)).await.unwrap();
     let hit = cache.lookup(&request("3@0")).await.unwrap().into_hit().unwrap();
     assert_eq!(hit.response, big);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_server_refuses_a_store_and_keeps_the_old_entry() {
+    for flavor in [Flavor::Redis, Flavor::Valkey] {
+        let server = Server::builder(flavor)
+            .config("maxmemory", "64mb")
+            .config("maxmemory-policy", "noeviction")
+            .start()
+            .unwrap();
+        let driver = support::pool(server.url()).await;
+        let cache = support::over(Arc::clone(&driver), support::config()).await;
+        cache.store(&request("1@0"), &answer("old"), None).await.unwrap();
+        let maxmemory = async |size: &str| {
+            let cmd = Cmd::new("CONFIG").args(["SET", "maxmemory", size]);
+            driver.query::<()>(cmd).await.unwrap();
+        };
+        // Less than an empty server takes: it is full.
+        maxmemory("1mb").await;
+        let error = cache.store(&request("1@0"), &answer("new"), None).await.unwrap_err();
+        let Error::Backend(backend) = &error else { panic!("{flavor:?}: {error:?}") };
+        assert_eq!(backend.kind(), ErrorKind::OutOfMemory, "{flavor:?}: {error:?}");
+        assert!(!error.maybe_applied(), "{error:?}");
+        for asked in ["1@0", "1@1"] {
+            let hit = cache.lookup(&request(asked)).await.unwrap().into_hit().unwrap();
+            assert_eq!(hit.text(), Some("old"), "{flavor:?}");
+        }
+        maxmemory("64mb").await;
+        cache.store(&request("1@0"), &answer("new"), None).await.unwrap();
+        let hit = cache.lookup(&request("1@0")).await.unwrap().into_hit().unwrap();
+        assert_eq!(hit.text(), Some("new"), "{flavor:?}");
+    }
 }

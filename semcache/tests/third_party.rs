@@ -69,9 +69,10 @@ impl SemanticCache for Shelf {
             return Ok(Lookup::Exact(hit(row, Similarity::new(1.0)?)));
         }
         let vector = self.vector(request, None).await?;
+        let scope = |request: &Request| request.scope(self.embedder.model());
         let nearest = rows
             .iter()
-            .filter(|row| row.request.scope() == request.scope())
+            .filter(|row| scope(&row.request) == scope(request))
             .map(|row| (vector.cosine_similarity(&row.vector).unwrap(), row))
             .max_by_key(|(similarity, _)| *similarity);
         Ok(match nearest {
@@ -80,7 +81,7 @@ impl SemanticCache for Shelf {
             }
             nearest => {
                 let near = nearest.map(|(similarity, row)| Near::new(row.request.id(), similarity));
-                Lookup::Miss(Miss::new(Some(vector), near))
+                Lookup::Miss(Miss::new(request, Some(vector), near))
             }
         })
     }

@@ -167,7 +167,7 @@ pub enum Error {
     },
     /// The server has no search commands.
     #[error(
-        "the server has no FT.* commands: use Redis 8 or later, or load the RediSearch module (2.10 or later) into Redis 7.2+ or Valkey 8+"
+        "the server has no FT.* commands: use Redis 8 or later, or load the RediSearch module (2.8 or later) into Redis 7.2+ or Valkey 8+"
     )]
     #[non_exhaustive]
     SearchUnavailable {
@@ -220,6 +220,16 @@ impl Error {
         match self {
             Self::Backend(error) => error.is_transient(),
             Self::IndexingTimeout { .. } | Self::SearchTimeout { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Tells whether a write may have been done although the call failed: [`inferkit_core::Error::maybe_applied`] of the
+    /// server's error, `false` where the server was not asked.
+    #[must_use]
+    pub fn maybe_applied(&self) -> bool {
+        match self {
+            Self::Backend(error) => error.maybe_applied(),
             _ => false,
         }
     }

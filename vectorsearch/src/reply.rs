@@ -1,3 +1,5 @@
+use std::fmt;
+
 use bytes::Bytes;
 use inferkit_core::{ErrorKind, FromReply, Reply};
 
@@ -45,7 +47,9 @@ impl SearchResult {
 }
 
 /// A document that a query found.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// `Debug` prints the names of the fields and the sizes of their values, never the values.
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Hit {
     /// The key of the hash.
@@ -74,6 +78,24 @@ impl Hit {
     pub fn take_field(&mut self, name: &str) -> Option<Bytes> {
         let index = self.fields.iter().position(|(field, _)| field == name.as_bytes())?;
         Some(self.fields.swap_remove(index).1)
+    }
+}
+
+impl fmt::Debug for Hit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Sizes<'a>(&'a [(Bytes, Bytes)]);
+        impl fmt::Debug for Sizes<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_map()
+                    .entries(self.0.iter().map(|(name, value)| (name, value.len())))
+                    .finish()
+            }
+        }
+        f.debug_struct("Hit")
+            .field("key", &self.key)
+            .field("distance", &self.distance)
+            .field("field_sizes", &Sizes(&self.fields))
+            .finish()
     }
 }
 
@@ -302,6 +324,16 @@ mod tests {
         ]);
         let result = SearchResult::from_reply(resp2(vec![("d:1", fields)])).unwrap();
         assert_eq!(result.hits[0].field("v").unwrap().as_ptr(), value.as_ptr());
+    }
+
+    #[test]
+    fn debug_prints_names_and_sizes_and_no_values() {
+        let fields = array(&["__distance", "0.5", "title", "s3cret"]);
+        let result = SearchResult::from_reply(resp2(vec![("d:1", fields)])).unwrap();
+        for printed in [format!("{result:?}"), format!("{:#?}", result.hits[0])] {
+            assert!(!printed.contains("s3cret"), "{printed}");
+            assert!(printed.contains(r#"b"title": 6"#), "{printed}");
+        }
     }
 
     #[test]
