@@ -111,7 +111,7 @@ fn keys(fixture: &Fixture, of: fn(&Fixture) -> &Vec<inferkit::semcache::Request>
 fn searches(fixture: &Fixture) -> Result<Vec<Vec<Vec<u8>>>> {
     let mut searches = Vec::new();
     for (request, vector) in fixture.similar.iter().zip(unit_vectors(ENTRIES)) {
-        let filter = Filter::tag("scope", request.scope())?;
+        let filter = Filter::tag("scope", fixture.cache.scope(request))?;
         let knn = Knn::new("embedding", Vector::new(vector)?, 4, filter)?
             .returning(FIELDS)?
             .returning(["prompt"])?;
