@@ -45,6 +45,9 @@ type Result<T> = std::result::Result<T, Error>;
 /// 0.92: a number for a demonstration, not for a product.
 const THRESHOLD: f64 = 0.93;
 
+/// The model reads 256 tokens; what comes after them would not count, and long questions would look the same.
+const MAX_PROMPT_BYTES: usize = 768;
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let questions: Vec<String> = std::env::args().skip(1).collect();
@@ -63,7 +66,12 @@ async fn main() -> Result<()> {
         session.talk().await?;
     }
     session.sum_up();
-    Ok(())
+    match session.failed {
+        failed if 0 < failed && !questions.is_empty() => {
+            Err(format!("{failed} of {} questions failed", questions.len()).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 struct Session {
@@ -75,6 +83,7 @@ struct Session {
     price: Price,
     asked: usize,
     hits: usize,
+    failed: usize,
     saved_micros: u64,
 }
 
@@ -107,9 +116,9 @@ impl Session {
         let embedding = Timed::new(MiniLmEmbedder(model.clone()));
         let embeddings = RedisEmbeddingCache::new(Arc::clone(&driver), namespace.clone());
         let embedder = Arc::new(CachedEmbedder::new(embedding.clone(), Arc::new(embeddings)));
-        let config = Config::new()
-            .with_namespace(namespace)
-            .with_policy(Policy::default().with_threshold(THRESHOLD)?);
+        let config = Config::new().with_namespace(namespace).with_policy(
+            Policy::default().with_threshold(THRESHOLD)?.with_max_prompt_bytes(MAX_PROMPT_BYTES),
+        );
         let cache = RedisSemanticCache::new(driver, embedder, config)?;
         cache.ensure_index().await?;
         Ok(Self { cache, model, embedding, answerer, price, asked: 0, hits: 0, saved_micros: 0 })
@@ -138,6 +147,7 @@ impl Session {
     /// A question that fails does not end the conversation.
     async fn ask_and_go_on(&mut self, question: &str) {
         if let Err(error) = self.ask(question).await {
+            self.failed += 1;
             println!("failed    {error}");
             let mut source = error.source();
             while let Some(cause) = source {
