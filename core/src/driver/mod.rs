@@ -211,6 +211,7 @@ macro_rules! forward {
 forward!(Arc, Box);
 
 /// The refusal of a command that would hold up everybody else on the connection.
+#[cfg(any(feature = "fred", feature = "redis"))]
 #[inline]
 pub(crate) fn refuse_blocking(cmds: &[Cmd]) -> Result<()> {
     match cmds.iter().find(|cmd| cmd.blocking_for().is_some()) {
