@@ -7,6 +7,7 @@ use inferkit::core::{DynDriver, Pool, PoolConfig};
 use inferkit::embcache::{self, Embedder};
 use inferkit::semcache::{Answer, Config, RedisSemanticCache, Request, SemanticCache as _, Tenant};
 use inferkit_localredis::{Flavor, Server, unique_prefix};
+use redis::IntoConnectionInfo as _;
 
 use crate::Result;
 
@@ -41,13 +42,15 @@ pub fn answer_text(number: usize) -> String {
     format!("Answer {number}: ") + &"plants turn light into sugar and oxygen. ".repeat(24)
 }
 
-/// A bare redis-rs connection with the protocol of the pool.
+/// A bare redis-rs connection with the settings of a pool: RESP3, no delay of small packets, a time limit of a second.
 ///
 /// # Errors
 ///
 /// If there is no connection.
 pub async fn raw_connection(server: &Server) -> Result<redis::aio::MultiplexedConnection> {
-    let client = redis::Client::open(format!("{}?protocol=resp3", server.url()))?;
+    let info = format!("{}?protocol=resp3", server.url()).into_connection_info()?;
+    let tcp = info.tcp_settings().clone().set_nodelay(true);
+    let client = redis::Client::open(info.set_tcp_settings(tcp))?;
     let config = redis::AsyncConnectionConfig::new()
         .set_response_timeout(Some(std::time::Duration::from_secs(1)));
     Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
