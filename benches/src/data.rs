@@ -12,11 +12,11 @@ use redis::IntoConnectionInfo as _;
 use crate::Result;
 
 /// The dimensions of the vectors: those of a small sentence model.
-const DIMENSIONS: usize = 384;
+pub const DIMENSIONS: usize = 384;
 
 /// Returns `count` vectors of length 1 that are the same in every run.
 #[must_use]
-pub fn unit_vectors(count: usize) -> Vec<Vec<f32>> {
+pub fn unit_vectors(count: usize, dimensions: usize) -> Vec<Vec<f32>> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         // xorshift64*, by Vigna: good enough for points in space.
@@ -29,7 +29,7 @@ pub fn unit_vectors(count: usize) -> Vec<Vec<f32>> {
         unit - 0.5
     };
     let mut vector = || {
-        let raw: Vec<f32> = (0..DIMENSIONS).map(|_| next()).collect();
+        let raw: Vec<f32> = (0..dimensions).map(|_| next()).collect();
         let norm = raw.iter().map(|value| value * value).sum::<f32>().sqrt();
         raw.into_iter().map(|value| value / norm).collect()
     };
@@ -58,7 +58,10 @@ pub async fn raw_connection(server: &Server) -> Result<redis::aio::MultiplexedCo
 
 /// Returns prepared vectors, so that nothing but the cache is measured.
 #[derive(Debug)]
-struct Prepared(HashMap<String, Vec<f32>>);
+pub(crate) struct Prepared {
+    pub(crate) vectors: HashMap<String, Vec<f32>>,
+    pub(crate) dimensions: usize,
+}
 
 #[async_trait]
 impl Embedder for Prepared {
@@ -67,11 +70,11 @@ impl Embedder for Prepared {
     }
 
     fn dimensions(&self) -> usize {
-        DIMENSIONS
+        self.dimensions
     }
 
     async fn embed_many(&self, texts: &[&str]) -> embcache::Result<Vec<Vec<f32>>> {
-        Ok(texts.iter().filter_map(|&text| self.0.get(text).cloned()).collect())
+        Ok(texts.iter().filter_map(|&text| self.vectors.get(text).cloned()).collect())
     }
 }
 
@@ -104,7 +107,7 @@ impl Fixture {
         let driver = pool.into_driver();
         let request = |text: String| Request::new(Tenant::new("bench")?, "gpt-4", text);
         let (mut vectors, mut stored, mut similar) = (HashMap::new(), Vec::new(), Vec::new());
-        for (number, vector) in unit_vectors(entries).into_iter().enumerate() {
+        for (number, vector) in unit_vectors(entries, DIMENSIONS).into_iter().enumerate() {
             let question = format!("What is the answer to question {number}?");
             let reworded = format!("What's the answer to question {number}?");
             vectors.insert(question.clone(), vector.clone());
@@ -113,8 +116,8 @@ impl Fixture {
             similar.push(request(reworded)?);
         }
         let config = Config::new().with_namespace(Namespace::new(&unique_prefix())?);
-        let cache =
-            RedisSemanticCache::new(Arc::clone(&driver), Arc::new(Prepared(vectors)), config)?;
+        let embedder = Arc::new(Prepared { vectors, dimensions: DIMENSIONS });
+        let cache = RedisSemanticCache::new(Arc::clone(&driver), embedder, config)?;
         cache.ensure_index().await?;
         for (number, request) in stored.iter().enumerate() {
             let answer = Answer::new(answer_text(number))?.with_tokens_used(250);

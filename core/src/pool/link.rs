@@ -2,8 +2,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "tls")]
+use ::redis::ConnectionAddr;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, PushInfo, PushKind};
+use ::redis::{AsyncConnectionConfig, Client, ConnectionInfo, PushInfo, PushKind};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, select_ok};
 use tokio::time::timeout;

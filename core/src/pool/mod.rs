@@ -1,7 +1,6 @@
 //! The ready-made driver: few multiplexed connections per node, replaced when they break or go silent.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
