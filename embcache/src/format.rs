@@ -53,12 +53,9 @@ pub fn decode(stored: &[u8], dimensions: usize) -> Result<Vec<f32>> {
     if payload.len() != declared * size_of::<f32>() {
         return Err(Error::Damaged { problem: "its length does not fit its dimensions" });
     }
-    let vector: Vec<f32> = if cfg!(target_endian = "little") {
-        bytemuck::pod_collect_to_vec(payload)
-    } else {
-        let (components, _) = payload.as_chunks();
-        components.iter().map(|component| f32::from_le_bytes(*component)).collect()
-    };
+    let (components, _) = payload.as_chunks();
+    let vector: Vec<f32> =
+        components.iter().map(|component| f32::from_le_bytes(*component)).collect();
     if check_finite(&vector).is_err() {
         return Err(Error::Damaged { problem: "it holds a number that is not finite" });
     }
@@ -66,6 +63,10 @@ pub fn decode(stored: &[u8], dimensions: usize) -> Result<Vec<f32>> {
 }
 
 pub(crate) fn check_finite(vector: &[f32]) -> Result<()> {
+    // Without an early exit the compiler looks at several components at once.
+    if vector.iter().fold(true, |finite, component| finite & component.is_finite()) {
+        return Ok(());
+    }
     match vector.iter().position(|component| !component.is_finite()) {
         Some(index) => Err(Error::NotFinite { index }),
         None => Ok(()),
