@@ -1,6 +1,6 @@
 //! Single calls and batches through the pool, beside a bare `PING` of the same run.
 
-#![expect(clippy::unwrap_used, missing_docs, reason = "a benchmark ends where something fails")]
+#![expect(clippy::unwrap_used, reason = "a benchmark ends where something fails")]
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

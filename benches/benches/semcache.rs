@@ -1,6 +1,6 @@
 //! Lookups and stores with prepared vectors, in a cache of 2000 entries.
 
-#![expect(clippy::unwrap_used, missing_docs, reason = "a benchmark ends where something fails")]
+#![expect(clippy::unwrap_used, reason = "a benchmark ends where something fails")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -7,15 +7,16 @@ use inferkit::core::{DynDriver, Pool, PoolConfig};
 use inferkit::embcache::{self, Embedder};
 use inferkit::semcache::{Answer, Config, RedisSemanticCache, Request, SemanticCache as _, Tenant};
 use inferkit_localredis::{Flavor, Server, unique_prefix};
+use redis::IntoConnectionInfo as _;
 
 use crate::Result;
 
 /// The dimensions of the vectors: those of a small sentence model.
-const DIMENSIONS: usize = 384;
+pub const DIMENSIONS: usize = 384;
 
 /// Returns `count` vectors of length 1 that are the same in every run.
 #[must_use]
-pub fn unit_vectors(count: usize) -> Vec<Vec<f32>> {
+pub fn unit_vectors(count: usize, dimensions: usize) -> Vec<Vec<f32>> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         // xorshift64*, by Vigna: good enough for points in space.
@@ -28,7 +29,7 @@ pub fn unit_vectors(count: usize) -> Vec<Vec<f32>> {
         unit - 0.5
     };
     let mut vector = || {
-        let raw: Vec<f32> = (0..DIMENSIONS).map(|_| next()).collect();
+        let raw: Vec<f32> = (0..dimensions).map(|_| next()).collect();
         let norm = raw.iter().map(|value| value * value).sum::<f32>().sqrt();
         raw.into_iter().map(|value| value / norm).collect()
     };
@@ -41,13 +42,15 @@ pub fn answer_text(number: usize) -> String {
     format!("Answer {number}: ") + &"plants turn light into sugar and oxygen. ".repeat(24)
 }
 
-/// A bare redis-rs connection with the protocol of the pool.
+/// A bare redis-rs connection with the settings of a pool: RESP3, no delay of small packets, a time limit of a second.
 ///
 /// # Errors
 ///
 /// If there is no connection.
 pub async fn raw_connection(server: &Server) -> Result<redis::aio::MultiplexedConnection> {
-    let client = redis::Client::open(format!("{}?protocol=resp3", server.url()))?;
+    let info = format!("{}?protocol=resp3", server.url()).into_connection_info()?;
+    let tcp = info.tcp_settings().clone().set_nodelay(true);
+    let client = redis::Client::open(info.set_tcp_settings(tcp))?;
     let config = redis::AsyncConnectionConfig::new()
         .set_response_timeout(Some(std::time::Duration::from_secs(1)));
     Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
@@ -55,7 +58,10 @@ pub async fn raw_connection(server: &Server) -> Result<redis::aio::MultiplexedCo
 
 /// Returns prepared vectors, so that nothing but the cache is measured.
 #[derive(Debug)]
-struct Prepared(HashMap<String, Vec<f32>>);
+pub(crate) struct Prepared {
+    pub(crate) vectors: HashMap<String, Vec<f32>>,
+    pub(crate) dimensions: usize,
+}
 
 #[async_trait]
 impl Embedder for Prepared {
@@ -64,11 +70,11 @@ impl Embedder for Prepared {
     }
 
     fn dimensions(&self) -> usize {
-        DIMENSIONS
+        self.dimensions
     }
 
     async fn embed_many(&self, texts: &[&str]) -> embcache::Result<Vec<Vec<f32>>> {
-        Ok(texts.iter().filter_map(|&text| self.0.get(text).cloned()).collect())
+        Ok(texts.iter().filter_map(|&text| self.vectors.get(text).cloned()).collect())
     }
 }
 
@@ -101,7 +107,7 @@ impl Fixture {
         let driver = pool.into_driver();
         let request = |text: String| Request::new(Tenant::new("bench")?, "gpt-4", text);
         let (mut vectors, mut stored, mut similar) = (HashMap::new(), Vec::new(), Vec::new());
-        for (number, vector) in unit_vectors(entries).into_iter().enumerate() {
+        for (number, vector) in unit_vectors(entries, DIMENSIONS).into_iter().enumerate() {
             let question = format!("What is the answer to question {number}?");
             let reworded = format!("What's the answer to question {number}?");
             vectors.insert(question.clone(), vector.clone());
@@ -110,8 +116,8 @@ impl Fixture {
             similar.push(request(reworded)?);
         }
         let config = Config::new().with_namespace(Namespace::new(&unique_prefix())?);
-        let cache =
-            RedisSemanticCache::new(Arc::clone(&driver), Arc::new(Prepared(vectors)), config)?;
+        let embedder = Arc::new(Prepared { vectors, dimensions: DIMENSIONS });
+        let cache = RedisSemanticCache::new(Arc::clone(&driver), embedder, config)?;
         cache.ensure_index().await?;
         for (number, request) in stored.iter().enumerate() {
             let answer = Answer::new(answer_text(number))?.with_tokens_used(250);

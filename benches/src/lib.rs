@@ -7,8 +7,8 @@ mod data;
 mod ratio;
 
 pub use area::{AREAS, Area};
-pub use data::{Fixture, answer_text, raw_connection, unit_vectors};
-pub use ratio::{Better, Effort, Line, Promise, user_cpu};
+pub use data::{DIMENSIONS, Fixture, answer_text, raw_connection, unit_vectors};
+pub use ratio::{Better, Effort, Line, Promise, median_micros, user_cpu};
 
 /// What a benchmark fails with; there is nothing to do about it but to print it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

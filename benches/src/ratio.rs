@@ -159,6 +159,12 @@ fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// The median of times in seconds, in microseconds.
+#[must_use]
+pub fn median_micros(mut times: Vec<f64>) -> f64 {
+    median(&mut times) * 1e6
+}
+
 /// The CPU time that this process has spent outside the kernel.
 ///
 /// # Errors

@@ -137,8 +137,12 @@ impl fmt::Display for Key {
 
 fn encode(component: &[u8], out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in component {
-        if byte.is_ascii_alphanumeric() || b"-_.~@+=,/".contains(&byte) {
+    // Digests, models and versions are plain all through, and copied at once.
+    let plain = component.iter().take_while(|byte| is_plain(**byte)).count();
+    let (start, rest) = component.split_at(plain);
+    out.push_str(str::from_utf8(start).unwrap_or_default());
+    for &byte in rest {
+        if is_plain(byte) {
             out.push(char::from(byte));
         } else {
             out.push('%');
@@ -147,6 +151,12 @@ fn encode(component: &[u8], out: &mut String) {
             }
         }
     }
+}
+
+/// Whether a byte stands for itself in a key; all of these are ASCII.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'@' | b'+' | b'=' | b',' | b'/')
 }
 
 /// Undoes the percent-encoding of one component; `None` if `component` is not one that this module wrote.

@@ -21,6 +21,7 @@ async fn a_certificate_of_a_stranger_is_refused() {
     let server = Server::shared(Flavor::Tls).unwrap();
     let pool = Pool::new(PoolConfig::single(server.url()).unwrap());
     let error = pool.query::<()>(Cmd::new("PING")).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Connection, "{error:?}");
-    assert!(!error.maybe_applied());
+    assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+    assert!(error.to_string().contains("with_ca_certificate"), "{error}");
+    assert!(!error.is_transient() && !error.maybe_applied());
 }

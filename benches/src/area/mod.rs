@@ -7,7 +7,9 @@ use std::pin::Pin;
 use crate::{Effort, Line, Result};
 
 mod core;
+mod embcache;
 mod semcache;
+mod vectorsearch;
 
 type Measure = fn(Effort) -> Pin<Box<dyn Future<Output = Result<Vec<Line>>>>>;
 
@@ -29,5 +31,7 @@ impl fmt::Debug for Area {
 /// Every area that has promises.
 pub const AREAS: &[Area] = &[
     Area { name: "core", measure: |effort| Box::pin(core::measure(effort)) },
+    Area { name: "embcache", measure: |effort| Box::pin(embcache::measure(effort)) },
     Area { name: "semcache", measure: |effort| Box::pin(semcache::measure(effort)) },
+    Area { name: "vectorsearch", measure: |effort| Box::pin(vectorsearch::measure(effort)) },
 ];

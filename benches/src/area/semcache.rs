@@ -4,7 +4,9 @@ use inferkit::semcache::{Lookup, SemanticCache as _};
 use inferkit::vectorsearch::{Filter, Knn, Vector};
 use redis::aio::MultiplexedConnection;
 
-use crate::{Effort, Fixture, Line, Promise, Result, raw_connection, unit_vectors};
+use crate::{
+    DIMENSIONS, Effort, Fixture, Line, Promise, Result, median_micros, raw_connection, unit_vectors,
+};
 
 const ENTRIES: usize = 2000;
 /// What a lookup reads of an entry.
@@ -110,7 +112,7 @@ fn keys(fixture: &Fixture, of: fn(&Fixture) -> &Vec<inferkit::semcache::Request>
 /// The search commands that the lookups send, word for word.
 fn searches(fixture: &Fixture) -> Result<Vec<Vec<Vec<u8>>>> {
     let mut searches = Vec::new();
-    for (request, vector) in fixture.similar.iter().zip(unit_vectors(ENTRIES)) {
+    for (request, vector) in fixture.similar.iter().zip(unit_vectors(ENTRIES, DIMENSIONS)) {
         let filter = Filter::tag("scope", fixture.cache.scope(request))?;
         let knn = Knn::new("embedding", Vector::new(vector)?, 4, filter)?
             .returning(FIELDS)?
@@ -119,9 +121,4 @@ fn searches(fixture: &Fixture) -> Result<Vec<Vec<Vec<u8>>>> {
         searches.push(cmd.iter().map(<[u8]>::to_vec).collect());
     }
     Ok(searches)
-}
-
-fn median_micros(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).map_or(f64::NAN, |seconds| seconds * 1e6)
 }

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     }
 }
 
+#[expect(clippy::future_not_send, reason = "it runs where it is made, in `block_on`")]
 async fn report() -> Result<()> {
     let (mut json, mut effort, mut wanted) = (false, Effort::FULL, Vec::<&Area>::new());
     for word in std::env::args().skip(1) {
