@@ -1,9 +1,11 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use inferkit_core::keys::{Key, KeyFamily, Namespace, Ttl};
-use inferkit_core::{Batch, Cmd, DriverExt as _, DynDriver};
+use inferkit_core::{Batch, Cmd, DriverExt as _, DynDriver, ErrorKind};
 
 use crate::cached::ttl_millis;
 use crate::{EmbeddingCache, EmbeddingKey, Error, Result};
@@ -14,7 +16,7 @@ pub const KEYS: &[KeyFamily] = &[KeyFamily::new(
     "emb:v<version>:<model>:<sha256 hex>",
     "string",
     Ttl::Always("7 days, or as the caller sets it"),
-    &["MGET", "SET"],
+    &["MGET", "GET", "SET"],
 )];
 
 /// Embeddings on Redis: one string each, with an expiry.
@@ -24,13 +26,15 @@ pub const KEYS: &[KeyFamily] = &[KeyFamily::new(
 pub struct RedisEmbeddingCache {
     driver: DynDriver,
     namespace: Namespace,
+    /// The server is a cluster that said so: an `MGET` of keys in several slots is refused.
+    is_cluster: Arc<AtomicBool>,
 }
 
 impl RedisEmbeddingCache {
     /// Makes a cache in `namespace`; nothing is sent.
     #[must_use]
     pub fn new(driver: DynDriver, namespace: Namespace) -> Self {
-        Self { driver, namespace }
+        Self { driver, namespace, is_cluster: Arc::default() }
     }
 
     /// Returns the server's key of an embedding.
@@ -43,20 +47,37 @@ impl RedisEmbeddingCache {
             .part(hex(key.digest()))
             .build()
     }
+
+    async fn get_each(&self, keys: &[EmbeddingKey]) -> Result<Vec<Option<Bytes>>> {
+        let mut batch = Batch::new();
+        let get = |key| Cmd::with_capacity("GET", 128).key(self.key(key)).readonly();
+        let slots: Vec<_> = keys.iter().map(|key| batch.push(get(key))).collect();
+        let mut answers = self.driver.run(batch).await?;
+        slots.into_iter().map(|slot| Ok(answers.take(slot)?)).collect()
+    }
 }
 
 #[async_trait]
 impl EmbeddingCache for RedisEmbeddingCache {
-    /// One `MGET`.
+    /// One `MGET`; on a cluster, once it has refused that, one pipeline of a `GET` each.
     async fn get_many(&self, keys: &[EmbeddingKey]) -> Result<Vec<Option<Bytes>>> {
         if keys.is_empty() {
             return Ok(Vec::new());
+        }
+        if 1 < keys.len() && self.is_cluster.load(Ordering::Relaxed) {
+            return self.get_each(keys).await;
         }
         let mut cmd = Cmd::with_capacity("MGET", 128 * keys.len());
         for key in keys {
             cmd = cmd.key(self.key(key));
         }
-        let values: Vec<Option<Bytes>> = self.driver.query(cmd.readonly()).await?;
+        let values: Vec<Option<Bytes>> = match self.driver.query(cmd.readonly()).await {
+            Err(error) if error.kind() == ErrorKind::CrossSlot => {
+                self.is_cluster.store(true, Ordering::Relaxed);
+                return self.get_each(keys).await;
+            }
+            values => values?,
+        };
         if values.len() != keys.len() {
             return Err(Error::CountMismatch { expected: keys.len(), got: values.len() });
         }

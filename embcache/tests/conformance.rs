@@ -1,4 +1,4 @@
-//! The suite on memory, on Redis through redis-rs and through fred, and on Valkey.
+//! The suite on memory, on Redis through redis-rs and through fred, on Valkey, and on a cluster.
 
 mod support;
 
@@ -33,6 +33,14 @@ mod valkey {
     use super::*;
     async fn make() -> RedisEmbeddingCache {
         support::on_pool(Flavor::Valkey).await
+    }
+    embedding_cache_conformance!(make);
+}
+
+mod cluster {
+    use super::*;
+    async fn make() -> RedisEmbeddingCache {
+        support::on_cluster()
     }
     embedding_cache_conformance!(make);
 }

@@ -121,7 +121,17 @@ impl Session {
         );
         let cache = RedisSemanticCache::new(driver, embedder, config)?;
         cache.ensure_index().await?;
-        Ok(Self { cache, model, embedding, answerer, price, asked: 0, hits: 0, saved_micros: 0 })
+        Ok(Self {
+            cache,
+            model,
+            embedding,
+            answerer,
+            price,
+            asked: 0,
+            hits: 0,
+            failed: 0,
+            saved_micros: 0,
+        })
     }
 
     /// Reads questions until the end of the input or an empty line.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use inferkit_core::keys::Namespace;
 use inferkit_core::{DynDriver, FredDriver, Pool, PoolConfig};
 use inferkit_embcache::{Embedder, RedisEmbeddingCache, Result};
-use inferkit_localredis::{Flavor, Server, unique_prefix};
+use inferkit_localredis::{Cluster, Flavor, Server, unique_prefix};
 
 /// Makes a vector of a text's length and first byte, and remembers what it was asked.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +64,12 @@ pub(crate) fn namespace() -> Namespace {
 
 pub(crate) async fn on_pool(flavor: Flavor) -> RedisEmbeddingCache {
     RedisEmbeddingCache::new(pool(Server::shared(flavor).unwrap().url()).await, namespace())
+}
+
+pub(crate) fn on_cluster() -> RedisEmbeddingCache {
+    let config = PoolConfig::cluster(&Cluster::shared().unwrap().urls()).unwrap();
+    let pool = Pool::new(config.with_timeout(Duration::from_secs(10)));
+    RedisEmbeddingCache::new(pool.into_driver(), namespace())
 }
 
 pub(crate) async fn on_fred() -> RedisEmbeddingCache {
