@@ -81,6 +81,15 @@ mod fred_client {
     driver_conformance!(make);
 }
 
+mod fred_in_resp3 {
+    use super::*;
+    async fn make() -> (FredDriver, String) {
+        let url = Server::shared(Flavor::Redis).unwrap().url();
+        (support::fred_with(url, fred::types::RespVersion::RESP3).await, unique_prefix())
+    }
+    driver_conformance!(make);
+}
+
 mod fred_on_valkey {
     use super::*;
     async fn make() -> (FredDriver, String) {

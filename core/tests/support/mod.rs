@@ -30,8 +30,14 @@ pub(crate) async fn multiplexed(url: &str) -> redis::aio::MultiplexedConnection 
 }
 
 pub(crate) async fn fred(url: &str) -> FredDriver {
+    fred_with(url, fred::types::RespVersion::RESP2).await
+}
+
+pub(crate) async fn fred_with(url: &str, version: fred::types::RespVersion) -> FredDriver {
     use fred::prelude::*;
-    let mut builder = Builder::from_config(Config::from_url(url).unwrap());
+    let mut config = Config::from_url(url).unwrap();
+    config.version = version;
+    let mut builder = Builder::from_config(config);
     builder.set_policy(ReconnectPolicy::new_constant(0, 20));
     let client = builder.build().unwrap();
     client.init().await.unwrap();
