@@ -1,4 +1,4 @@
--- Appends messages to a session's log; append.lua and draft_finish.lua begin with this file.
+-- Appends messages to a session's log; append.lua, draft_finish.lua and fork.lua are loaded with this file before them.
 -- The function takes two keys of KEYS, the log (a stream) and the meta hash, and where in ARGV its arguments begin:
 --   +0  how long both keys live, in milliseconds
 --   +1  by how much that may fall short before the expiry is set anew, in milliseconds
