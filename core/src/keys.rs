@@ -68,6 +68,12 @@ impl fmt::Display for Namespace {
 pub struct KeyBuilder(String);
 
 impl KeyBuilder {
+    /// Goes on from a [prefix](Self::prefix), such as that of an index; its closing `:` may be there or not.
+    #[must_use]
+    pub fn after(prefix: &str) -> Self {
+        Self(prefix.strip_suffix(':').unwrap_or(prefix).to_owned())
+    }
+
     /// Appends a user's component, percent-encoded.
     #[must_use]
     pub fn part(mut self, component: impl AsRef<[u8]>) -> Self {

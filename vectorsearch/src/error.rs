@@ -32,7 +32,7 @@ pub enum Error {
     },
     /// A filter has no value, or an empty one, which would match nothing or everything by accident.
     #[error(
-        "the filter on `{field}` has an empty value or none: pass a value, or Filter::everything() to match all"
+        "the filter on `{field}` has an empty value or none: pass a value, or Filter::all() to match all"
     )]
     #[non_exhaustive]
     EmptyFilterValue {
@@ -53,6 +53,19 @@ pub enum Error {
         /// The kind of field that the query needs.
         expected: &'static str,
     },
+    /// Some documents were written, and then the server failed.
+    #[error(
+        "{done} of {total} documents were done: repeat the call, it changes nothing that is done already"
+    )]
+    #[non_exhaustive]
+    Incomplete {
+        /// The number of documents that are known to be done.
+        done: usize,
+        /// The number of documents of the call.
+        total: usize,
+        /// The first failure.
+        source: inferkit_core::Error,
+    },
     /// The server has no index of this name.
     #[error("index `{index}` does not exist: call ensure_index() first")]
     #[non_exhaustive]
@@ -72,6 +85,15 @@ pub enum Error {
         index: String,
         /// How much of it was complete, in percent.
         percent: f64,
+    },
+    /// A document does not fit the schema.
+    #[error("field `{field}` of the document {problem}")]
+    #[non_exhaustive]
+    InvalidField {
+        /// The field.
+        field: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// A filter value is one that the server cannot match.
     #[error("the filter value on `{field}` {problem}: store and filter by a digest of it instead")]
@@ -124,9 +146,19 @@ pub enum Error {
         /// The prefix.
         prefix: String,
     },
+    /// A removal or an update would reach every document.
+    #[error("the filter matches every document: narrow it, or allow that with Bulk::allow_all()")]
+    MatchesAll,
     /// A vector is so long that the server's arithmetic overflows on it.
     #[error("the norm of the vector is too large for 32-bit floats: scale the vector down")]
     NormTooLarge,
+    /// A value does not serialize to fields.
+    #[error("only structs and maps with text as keys can be fields of a document")]
+    #[non_exhaustive]
+    NotAMap {
+        /// What went wrong, where something did.
+        source: Option<serde_json::Error>,
+    },
     /// A distance is not a finite number.
     #[error("a distance must be a finite number, got {value}")]
     #[non_exhaustive]
@@ -142,6 +174,28 @@ pub enum Error {
     NotFinite {
         /// The position of the first such component.
         index: usize,
+    },
+    /// The stored fields do not read as the type asked for.
+    #[error("{problem}: ask for the field with returning(..), or correct the type")]
+    #[non_exhaustive]
+    Projection {
+        /// What is wrong, without the value.
+        problem: String,
+    },
+    /// A new index does not hold what the old one holds, so searches stay with the old one.
+    #[error(
+        "index `{index}` holds {got} documents and has {failures} failures, the index in use holds {expected}: look at FT.INFO, correct the documents or the schema, and call reindex() again"
+    )]
+    #[non_exhaustive]
+    ReindexIncomplete {
+        /// The new index, which was dropped again.
+        index: String,
+        /// The documents of the index in use.
+        expected: u64,
+        /// The documents of the new index.
+        got: u64,
+        /// The documents that the server could not index.
+        failures: u64,
     },
     /// The server has an index of this name with another schema.
     #[error(
@@ -218,7 +272,7 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Backend(error) => error.is_transient(),
+            Self::Backend(error) | Self::Incomplete { source: error, .. } => error.is_transient(),
             Self::IndexingTimeout { .. } | Self::SearchTimeout { .. } => true,
             _ => false,
         }
@@ -230,8 +284,13 @@ impl Error {
     pub fn maybe_applied(&self) -> bool {
         match self {
             Self::Backend(error) => error.maybe_applied(),
+            Self::Incomplete { .. } => true,
             _ => false,
         }
+    }
+
+    pub(crate) fn not_a_map(source: serde_json::Error) -> Self {
+        Self::NotAMap { source: Some(source) }
     }
 
     /// Turns the server's refusal of an `FT.*` command on `index` into the error that says what to do about it.

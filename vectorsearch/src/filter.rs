@@ -10,7 +10,7 @@ pub const MAX_TAG_BYTES: usize = 4095;
 ///
 /// Values never become part of the query text: they travel as parameters, so they need no escaping and may hold any
 /// punctuation.
-/// There is no way to match everything by leaving something empty: [`Filter::everything`] must be written out.
+/// There is no way to match everything by leaving something empty: [`Filter::all`] must be written out.
 /// `Debug` prints the fields and the number of values, never the values.
 ///
 /// # Examples
@@ -38,7 +38,7 @@ struct Clause {
 impl Filter {
     /// Considers every document of the index.
     #[must_use]
-    pub fn everything() -> Self {
+    pub fn all() -> Self {
         Self { clauses: Vec::new() }
     }
 
@@ -70,7 +70,7 @@ impl Filter {
         if values.is_empty() || values.iter().any(String::is_empty) {
             return Err(Error::EmptyFilterValue { field });
         }
-        if let Some(problem) = values.iter().find_map(|value| problem(value)) {
+        if let Some(problem) = values.iter().find_map(|value| tag_problem(value)) {
             return Err(Error::InvalidFilterValue { field, problem });
         }
         Ok(Self { clauses: vec![Clause { field, values }] })
@@ -81,6 +81,25 @@ impl Filter {
     pub fn and(mut self, other: Self) -> Self {
         self.clauses.extend(other.clauses);
         self
+    }
+
+    /// Tells whether the filter considers every document.
+    pub(crate) fn is_all(&self) -> bool {
+        self.clauses.is_empty()
+    }
+
+    /// Tells whether the filter considers a document with these fields.
+    pub(crate) fn matches<'d>(
+        &self,
+        schema: &Schema,
+        field: &dyn Fn(&str) -> Option<&'d [u8]>,
+    ) -> Result<bool> {
+        self.render(schema, &mut String::new(), &mut Vec::new())?;
+        Ok(self.clauses.iter().all(|clause| {
+            let stored = field(&clause.field).unwrap_or_default();
+            let stored = String::from_utf8_lossy(stored).into_owned();
+            stored.split(TAG_SEPARATOR).any(|tag| clause.values.iter().any(|value| value == tag))
+        }))
     }
 
     /// Appends the query text and the values of its parameters `f0`, `f1`, ... in order.
@@ -129,7 +148,7 @@ impl fmt::Debug for Filter {
     }
 }
 
-fn problem(value: &str) -> Option<&'static str> {
+pub(crate) fn tag_problem(value: &str) -> Option<&'static str> {
     // What `isspace` of the C locale takes for a blank.
     let blank =
         |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_whitespace() || *byte == b'\x0b');

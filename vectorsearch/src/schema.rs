@@ -58,6 +58,16 @@ impl Schema {
         &self.prefix
     }
 
+    /// Returns the same schema under another name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`] if it is not one.
+    pub fn with_index(&self, index: &str) -> Result<Self> {
+        check_index_name(index)?;
+        Ok(Self { index: index.to_owned(), ..self.clone() })
+    }
+
     /// Returns the fields, in the order in which they were declared.
     #[must_use]
     pub fn fields(&self) -> &[Field] {
