@@ -206,7 +206,7 @@ impl VectorIndex for MemoryVectorIndex {
         let mut found: Vec<(&String, &Stored)> =
             documents.iter().filter(|(key, _)| keys.binary_search(key).is_ok()).collect();
         if let Some((field, order)) = query.sort() {
-            let numeric = matches!(field_of(&self.schema, field)?, FieldKind::Numeric { .. });
+            let numeric = matches!(field_of(&self.schema, field)?, FieldKind::Numeric);
             found.sort_by(|(_, a), (_, b)| compare(a.field(field), b.field(field), numeric, order));
         }
         let (offset, limit) = query.window();

@@ -43,7 +43,7 @@ impl<I: VectorIndex> TenantIndex<I> {
         if tenant.is_empty() {
             return Err(Error::EmptyFilterValue { field });
         }
-        if !matches!(crate::query::field_of(index.schema(), &field)?, FieldKind::Tag { .. }) {
+        if !matches!(crate::query::field_of(index.schema(), &field)?, FieldKind::Tag) {
             return Err(Error::FieldKindMismatch { field, expected: "TAG" });
         }
         let hash = Sha256::digest(tenant);

@@ -161,7 +161,7 @@ async fn an_index_is_replaced_while_it_is_searched_and_written() {
     assert_eq!((replaced.alias(), replaced.schema()), (Some(&*alias), &second));
     assert_eq!(replaced.count(&Filter::all()).await.unwrap(), written);
     assert!(replaced.verify().await.unwrap().is_complete());
-    let old = RedisVectorIndex::new(index.driver().clone(), first);
+    let old = RedisVectorIndex::new(Arc::clone(index.driver()), first);
     assert!(matches!(old.info().await, Err(Error::IndexMissing { .. })));
     // Who still holds the old handle goes on searching, and is told if the fields differ.
     assert_eq!(index.knn(&knn(3)).await.unwrap().hits.len(), 3);
@@ -184,7 +184,7 @@ async fn a_new_index_that_holds_less_is_dropped_again() {
     let counts =
         matches!(error, Error::ReindexIncomplete { expected: 50, got: 0, failures: 50, .. });
     assert!(counts, "{error}");
-    let wide = RedisVectorIndex::new(index.driver().clone(), wide);
+    let wide = RedisVectorIndex::new(Arc::clone(index.driver()), wide);
     assert!(matches!(wide.info().await, Err(Error::IndexMissing { .. })));
     assert_eq!(index.knn(&knn(50)).await.unwrap().hits.len(), 50);
 }
@@ -197,7 +197,8 @@ async fn without_an_alias_there_is_nothing_to_move() {
     assert!(error.to_string().contains("behind_alias"), "{error}");
     let schema = index.schema().clone();
     for alias in ["", "a b", schema.index()] {
-        let behind = RedisVectorIndex::behind_alias(index.driver().clone(), schema.clone(), alias);
+        let behind =
+            RedisVectorIndex::behind_alias(Arc::clone(index.driver()), schema.clone(), alias);
         assert!(matches!(behind, Err(Error::InvalidName { .. })), "{alias:?}");
     }
 }

@@ -100,11 +100,11 @@ pub(crate) fn field_of<'s>(schema: &'s Schema, field: &str) -> Result<&'s FieldK
     }
 }
 
+/// The names and values of the parameters of a query.
+type Params<'f> = Vec<(String, &'f [u8])>;
+
 /// The text of a filter and the values of its parameters.
-fn filter_text<'f>(
-    filter: &'f Filter,
-    schema: &Schema,
-) -> Result<(String, Vec<(String, &'f [u8])>)> {
+fn filter_text<'f>(filter: &'f Filter, schema: &Schema) -> Result<(String, Params<'f>)> {
     let (mut text, mut values) = (String::with_capacity(128), Vec::new());
     filter.render(schema, &mut text, &mut values)?;
     let named = values.into_iter().enumerate();
@@ -112,7 +112,7 @@ fn filter_text<'f>(
 }
 
 /// Appends `PARAMS` with all parameters of a query.
-fn append_params(cmd: Cmd, vector: Option<&Vector>, values: &[(String, &[u8])]) -> Cmd {
+fn append_params(cmd: Cmd, vector: Option<&Vector>, values: &Params<'_>) -> Cmd {
     let count = values.len() + usize::from(vector.is_some());
     if count == 0 {
         return cmd;

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use inferkit_core::{Batch, Cmd, DriverExt as _};
@@ -58,15 +59,15 @@ impl RedisVectorIndex {
         if next.index() == old || next.index() == alias {
             return Err(invalid(next.index(), "the new index needs a name of its own"));
         }
-        let fresh = Self::new(self.driver.clone(), next.clone());
+        let fresh = Self::new(Arc::clone(&self.driver), next.clone());
         fresh.ensure_index().await?;
         fresh.wait_until_indexed_with(timeout, progress).await?;
         self.compare(&old, &fresh).await?;
         let move_alias = Cmd::new("FT.ALIASUPDATE").key(alias).arg(next.index()).idempotent();
         self.driver.query::<()>(move_alias).await.map_err(|error| self.explain(error))?;
         // By its own name: a drop by the alias would follow it to the new index.
-        Self::new(self.driver.clone(), self.schema.with_index(&old)?).drop_index().await?;
-        Self::behind_alias(self.driver.clone(), next, alias)
+        Self::new(Arc::clone(&self.driver), self.schema.with_index(&old)?).drop_index().await?;
+        Self::behind_alias(Arc::clone(&self.driver), next, alias)
     }
 
     /// Drops `fresh` again unless it holds as many documents as the index `old`.
