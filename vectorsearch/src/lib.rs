@@ -29,7 +29,7 @@ pub use query::{
     DISTANCE_FIELD, Find, Fused, FusedHit, Hybrid, HybridPolicy, Knn, MAX_K, MAX_OFFSET, Order,
     Query, Range,
 };
-pub use redis::{RedisVectorIndex, Verification};
+pub use redis::{KEYS, RedisVectorIndex, Verification};
 pub use reply::{Hit, Page, Record, SearchResult};
 pub use schema::{Algorithm, Field, FieldKind, Hnsw, Metric, Schema, SchemaBuilder, VectorField};
 pub use similarity::{Distance, Similarity};

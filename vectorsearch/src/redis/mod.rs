@@ -8,7 +8,7 @@ mod write;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use inferkit_core::keys::decode;
+use inferkit_core::keys::{KeyFamily, Ttl, decode};
 use inferkit_core::{Cmd, DriverExt as _, DynDriver};
 use tokio::time::Instant;
 use tracing::field::Empty;
@@ -23,6 +23,33 @@ use crate::{
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// The keys that [`RedisVectorIndex`] writes; `<prefix>` is the schema's.
+pub const KEYS: &[KeyFamily] = &[KeyFamily::new(
+    "<prefix>",
+    "<prefix><id>",
+    "hash",
+    Ttl::Never("they are the caller's documents; `Document::with_ttl` sets one"),
+    &[
+        "EVALSHA",
+        "EVAL",
+        "DEL",
+        "HSET",
+        "PEXPIRE",
+        "EXISTS",
+        "HGETALL",
+        "UNLINK",
+        "SCAN",
+        "FT.CREATE",
+        "FT.INFO",
+        "FT.SEARCH",
+        "FT.AGGREGATE",
+        "FT.CURSOR",
+        "FT.ALIASADD",
+        "FT.ALIASUPDATE",
+        "FT.DROPINDEX",
+    ],
+)];
 
 /// A vector index on Redis or Valkey with RediSearch.
 ///
@@ -80,6 +107,19 @@ impl RedisVectorIndex {
     #[must_use]
     pub fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    /// Returns the ACL rules (`ACL SETUSER` words) that a user of this index needs; [`reindex`](Self::reindex) also needs
+    /// those of the next index.
+    ///
+    /// The server takes the names of indexes and aliases for keys, too.
+    #[must_use]
+    pub fn acl(&self) -> Vec<String> {
+        let commands = KEYS.iter().flat_map(|row| row.commands);
+        let commands = commands.map(|command| format!("+{}", command.to_ascii_lowercase()));
+        let mut rules = vec![format!("~{}*", self.schema.prefix())];
+        rules.extend([&self.schema, &self.target].map(|schema| format!("~{}", schema.index())));
+        rules.into_iter().chain(commands).collect()
     }
 
     /// Returns the alias that is searched, if there is one.
