@@ -95,6 +95,20 @@ impl KeyBuilder {
         self
     }
 
+    /// Appends bytes as lower-case hex digits, such as a digest.
+    #[must_use]
+    pub fn hex(mut self, bytes: &[u8]) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        self.0.reserve(1 + 2 * bytes.len());
+        self.0.push(':');
+        for byte in bytes {
+            for digit in [byte >> 4, byte & 15] {
+                self.0.push(char::from(DIGITS.get(usize::from(digit)).copied().unwrap_or(b'0')));
+            }
+        }
+        self
+    }
+
     /// Appends a fixed word.
     #[must_use]
     pub fn literal(mut self, word: &'static str) -> Self {
