@@ -265,13 +265,14 @@ impl<E: Embedder> Embedder for CachedEmbedder<E> {
         }
         // The distinct texts, and the one that each text is.
         let model: Arc<str> = self.embedder.model().into();
-        let mut places = HashMap::with_capacity(texts.len());
+        let mut places: HashMap<[u8; 32], usize> = HashMap::with_capacity(texts.len());
         let (mut distinct, mut keys) = (Vec::new(), Vec::with_capacity(texts.len()));
         let mut place_of = Vec::with_capacity(texts.len());
         for &text in texts {
-            place_of.push(*places.entry(text).or_insert_with(|| {
+            let key = EmbeddingKey::new(self.version, Arc::clone(&model), text);
+            place_of.push(*places.entry(*key.digest()).or_insert_with(|| {
                 distinct.push(text);
-                keys.push(EmbeddingKey::new(self.version, Arc::clone(&model), text));
+                keys.push(key);
                 distinct.len() - 1
             }));
         }

@@ -3,8 +3,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-/// A digest and the vector that somebody in this process is about to have for it.
-type Waiting = HashMap<[u8; 32], watch::Receiver<Option<Arc<[f32]>>>>;
+/// What will be a vector, unless whoever makes it gives up.
+type Promised = Option<Arc<[f32]>>;
+
+/// The digests of texts, and the vectors that somebody in this process is about to have for them.
+type Waiting = HashMap<[u8; 32], watch::Receiver<Promised>>;
 
 /// The texts that calls of this process are embedding at the moment, by digest.
 #[derive(Debug, Default)]
@@ -16,11 +19,11 @@ pub(crate) struct Claim<'f> {
     pub(crate) mine: Vec<usize>,
     pub(crate) theirs: Vec<(usize, Awaited)>,
     flights: &'f Flights,
-    senders: Vec<([u8; 32], watch::Sender<Option<Arc<[f32]>>>)>,
+    senders: Vec<([u8; 32], watch::Sender<Promised>)>,
 }
 
 /// A vector that another call is making.
-pub(crate) struct Awaited(watch::Receiver<Option<Arc<[f32]>>>);
+pub(crate) struct Awaited(watch::Receiver<Promised>);
 
 impl Flights {
     /// Claims every text that nobody is embedding yet.

@@ -179,11 +179,13 @@ pub fn text_of(stored: &[u8]) -> Result<Option<&str>> {
 
 /// Refuses what cannot be compared: numbers that are not finite, and vectors without a direction.
 pub(crate) fn check(vector: &[f32]) -> Result<()> {
-    // Without an early exit the compiler looks at several components at once.
-    let (finite, long) = vector.iter().fold((true, false), |(finite, long), component| {
-        (finite & component.is_finite(), long | (f32::MIN_POSITIVE <= component.abs()))
-    });
-    if finite && long {
+    // Without their sign, floats order as their bits do: one maximum tells of every component whether it is finite, and
+    // of the largest whether it is long enough. The compiler looks at several at once.
+    let largest = vector
+        .iter()
+        .fold(0, |largest: i32, component| largest.max(component.abs().to_bits().cast_signed()));
+    let normal = f32::MIN_POSITIVE.to_bits().cast_signed()..f32::INFINITY.to_bits().cast_signed();
+    if normal.contains(&largest) {
         return Ok(());
     }
     if let Some(index) = vector.iter().position(|component| !component.is_finite()) {
@@ -242,6 +244,36 @@ mod tests {
         assert!(matches!(encode(&[0.0, f32::NAN]), Err(Error::NotFinite { index: 1 })));
         let wide = vec![1.0; 65_536];
         assert!(matches!(encode(&wide), Err(Error::TooManyDimensions { got: 65_536, .. })));
+    }
+
+    /// What the documents of [`Precision`] say about cosines.
+    #[test]
+    fn cosines_of_stored_vectors_are_nearly_those_of_the_vectors() {
+        let mut state = 7_u64;
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            f32::from(i16::from_le_bytes([(state >> 40) as u8, (state >> 48) as u8])) / 32_768.0
+        };
+        let vectors: Vec<Vec<f32>> = (0..40).map(|_| (0..384).map(|_| next()).collect()).collect();
+        let cosine = |a: &[f32], b: &[f32]| {
+            let dot = |a: &[f32], b: &[f32]| -> f64 {
+                a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+            };
+            dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+        };
+        for (precision, off) in [(Precision::F16, 1e-4), (Precision::I8, 0.01)] {
+            let stored = |vector: &Vec<f32>| {
+                decode(&encode_as(vector, precision, None).unwrap(), 384).unwrap()
+            };
+            let read: Vec<Vec<f32>> = vectors.iter().map(stored).collect();
+            for (a, x) in vectors.iter().zip(&read) {
+                for (b, y) in vectors.iter().zip(&read) {
+                    assert!((cosine(a, b) - cosine(x, y)).abs() < off, "{precision:?}");
+                }
+            }
+        }
     }
 
     proptest! {
