@@ -254,7 +254,8 @@ mod tests {
             state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
-            f32::from(i16::from_le_bytes([(state >> 40) as u8, (state >> 48) as u8])) / 32_768.0
+            let [.., low, high] = state.to_le_bytes();
+            f32::from(i16::from_le_bytes([low, high])) / 32_768.0
         };
         let vectors: Vec<Vec<f32>> = (0..40).map(|_| (0..384).map(|_| next()).collect()).collect();
         let cosine = |a: &[f32], b: &[f32]| {
@@ -321,10 +322,8 @@ mod tests {
             let mut bytes = header.map(Vec::from).unwrap_or_default();
             bytes.extend(tail);
             let _ = text_of(&bytes);
-            if let Ok(vector) = decode(&bytes, dimensions) {
-                if bytes.get(1) == Some(&KIND_F32) {
-                    prop_assert_eq!(&encode(&vector).unwrap()[..], &bytes[..]);
-                }
+            if let (Ok(vector), Some(&KIND_F32)) = (decode(&bytes, dimensions), bytes.get(1)) {
+                prop_assert_eq!(&encode(&vector).unwrap()[..], &bytes[..]);
             }
         }
     }
