@@ -6,9 +6,9 @@ use bytes::Bytes;
 use inferkit_core::keys::{Key, KeyBuilder};
 use inferkit_core::{Cmd, Script};
 
-use crate::filter::tag_problem;
+use crate::filter::{number, stored_tag_problem};
 use crate::schema::TAG_SEPARATOR;
-use crate::{Error, FieldKind, Result, Schema, Vector};
+use crate::{Error, Field, FieldKind, Result, Schema, Vector};
 
 /// The most fields of a document, the limit of one script call.
 pub const MAX_FIELDS: usize = 3_000;
@@ -213,41 +213,48 @@ pub(crate) fn encode_field<'v>(
     if name.is_empty() {
         return Err(fail("has no name"));
     }
-    match (value, schema.field(name).map(crate::Field::kind)) {
-        (Value::Vector(vector), Some(FieldKind::Vector { dimensions, .. })) => {
+    let field = schema.field(name);
+    match (value, field.map(Field::kind)) {
+        (Value::Vector(vector), Some(FieldKind::Vector { dimensions, data_type, .. })) => {
             if vector.dimensions() != *dimensions {
                 return Err(Error::DimensionMismatch {
                     expected: *dimensions,
                     got: vector.dimensions(),
                 });
             }
-            Ok(Cow::Borrowed(bytemuck::cast_slice(vector.as_slice())))
+            data_type.encode(vector)
         }
         (Value::Vector(_), _) => Err(fail("holds a vector: declare it as one in the schema")),
         (_, Some(FieldKind::Vector { .. })) => {
             Err(fail("takes a Vector, which is checked: make one with Vector::new"))
         }
         (Value::Tags(tags), Some(FieldKind::Tag)) => {
-            if tags.iter().any(String::is_empty) {
-                return Err(fail("has an empty tag: leave it out"));
+            let separator = field.map_or(TAG_SEPARATOR, Field::separator);
+            for tag in tags {
+                if tag.is_empty() {
+                    return Err(fail("has an empty tag: leave it out"));
+                }
+                if let Some(problem) = stored_tag_problem(tag) {
+                    return Err(fail(problem));
+                }
+                if tag.contains(separator) {
+                    return Err(fail(
+                        "has a tag that holds the separator of the field: use another separator",
+                    ));
+                }
             }
-            if let Some(problem) = tags.iter().find_map(|tag| tag_problem(tag)) {
-                return Err(fail(problem));
-            }
-            Ok(Cow::Owned(tags.join(TAG_SEPARATOR.encode_utf8(&mut [0; 4])).into_bytes()))
+            Ok(Cow::Owned(tags.join(separator.encode_utf8(&mut [0; 4])).into_bytes()))
         }
         (Value::Tags(_), _) => Err(fail("holds tags: declare it as TAG in the schema")),
         (Value::Bytes(bytes), Some(FieldKind::Tag)) => {
             let tag = str::from_utf8(bytes).map_err(|_| fail("is a TAG and not UTF-8"))?;
-            tag_problem(tag).map_or(Ok(Cow::Borrowed(&**bytes)), |problem| Err(fail(problem)))
+            stored_tag_problem(tag)
+                .map_or(Ok(Cow::Borrowed(&**bytes)), |problem| Err(fail(problem)))
         }
-        (Value::Bytes(bytes), Some(FieldKind::Numeric)) => {
-            let number = str::from_utf8(bytes).ok().and_then(|text| text.parse::<f64>().ok());
-            match number {
-                Some(number) if number.is_finite() => Ok(Cow::Borrowed(bytes)),
-                _ => Err(fail("is not a finite number: the server would drop the whole document")),
-            }
-        }
+        (Value::Bytes(bytes), Some(FieldKind::Numeric)) => match number::parse(bytes) {
+            Some(number) if number.is_finite() => Ok(Cow::Borrowed(bytes)),
+            _ => Err(fail("is not a finite number: the server would drop the whole document")),
+        },
         (Value::Bytes(bytes), _) => Ok(Cow::Borrowed(bytes)),
     }
 }

@@ -12,6 +12,15 @@ pub enum Error {
     /// The server could not be asked, or refused.
     #[error(transparent)]
     Backend(#[from] inferkit_core::Error),
+    /// A data type is one in which vectors are not stored from here.
+    #[error(
+        "vectors are not stored as {data_type} from here: enable the feature `half` for 16-bit floats, or use FLOAT32"
+    )]
+    #[non_exhaustive]
+    DataTypeUnsupported {
+        /// The data type, by the name that the server gives it.
+        data_type: &'static str,
+    },
     /// A vector has another number of dimensions than the field, or than the vector it is compared with.
     #[error(
         "expected {expected} dimensions, got {got}: use the embedding model that the index was made for"
@@ -23,12 +32,32 @@ pub enum Error {
         /// The dimensions that came.
         got: usize,
     },
+    /// A vector cannot be stored in the data type of its field.
+    #[error(
+        "a component of the vector is too large for {data_type}, or all are too small: scale the vector, or use FLOAT32"
+    )]
+    #[non_exhaustive]
+    DoesNotFit {
+        /// The data type, by the name that the server gives it.
+        data_type: &'static str,
+    },
     /// Two fields of a schema have the same name.
     #[error("field `{field}` is declared twice: give every field of a schema its own name")]
     #[non_exhaustive]
     DuplicateField {
         /// The name.
         field: String,
+    },
+    /// The server's search cannot do what a schema or a call needs.
+    #[error("{engine} has no {what}: {instead}")]
+    #[non_exhaustive]
+    EngineLacks {
+        /// The engine and its version.
+        engine: String,
+        /// What it lacks.
+        what: &'static str,
+        /// What to do instead.
+        instead: &'static str,
     },
     /// A filter has no value, or an empty one, which would match nothing or everything by accident.
     #[error(
@@ -96,7 +125,7 @@ pub enum Error {
         problem: &'static str,
     },
     /// A filter value is one that the server cannot match.
-    #[error("the filter value on `{field}` {problem}: store and filter by a digest of it instead")]
+    #[error("the filter value on `{field}` {problem}")]
     #[non_exhaustive]
     InvalidFilterValue {
         /// The field of the filter.
@@ -124,6 +153,15 @@ pub enum Error {
         /// The rule that it breaks.
         problem: &'static str,
     },
+    /// An option does not fit the field that it is set on.
+    #[error("field `{field}` has an option that does not fit it: {problem}")]
+    #[non_exhaustive]
+    InvalidOption {
+        /// The field.
+        field: String,
+        /// The rule that it breaks.
+        problem: &'static str,
+    },
     /// A number in a schema or query is out of its range.
     #[error("{name} is {got}: it takes {min} to {max}")]
     #[non_exhaustive]
@@ -146,6 +184,20 @@ pub enum Error {
         /// The prefix.
         prefix: String,
     },
+    /// A filter negates "everything", so it would match nothing.
+    #[error(
+        "the filter negates Filter::all() and matches nothing: leave the search out, or correct the filter"
+    )]
+    MatchesNothing,
+    /// A filter asks for documents that lack a field, and the index does not know them.
+    #[error(
+        "the index does not know which documents lack field `{field}`: declare it with Field::index_missing(), or store a tag that means \"missing\""
+    )]
+    #[non_exhaustive]
+    MissingNotIndexed {
+        /// The field.
+        field: String,
+    },
     /// A removal or an update would reach every document.
     #[error("the filter matches every document: narrow it, or allow that with Bulk::allow_all()")]
     MatchesAll,
@@ -165,6 +217,13 @@ pub enum Error {
     NotADistance {
         /// The number that came.
         value: f64,
+    },
+    /// A stored NUMERIC field does not hold a number, so the server would not have indexed the document.
+    #[error("field `{field}` of a document is not a number: write the document again")]
+    #[non_exhaustive]
+    NotANumber {
+        /// The field.
+        field: String,
     },
     /// A component of a vector is NaN or infinite.
     #[error(
@@ -261,6 +320,13 @@ pub enum Error {
     VectorBytes {
         /// The number of bytes.
         len: usize,
+    },
+    /// A text is not a schema in RedisVL's YAML format, or has something that is not supported.
+    #[error("not a schema in RedisVL's YAML format that can be used: {problem}")]
+    #[non_exhaustive]
+    Yaml {
+        /// What is wrong, and where.
+        problem: String,
     },
     /// A vector has no direction: all its components are zero, or too small to tell.
     #[error("the vector is zero and has no direction: do not embed empty text")]

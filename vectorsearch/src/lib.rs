@@ -3,6 +3,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod document;
+mod engine;
 mod error;
 mod fields;
 mod filter;
@@ -16,11 +17,16 @@ mod schema;
 mod similarity;
 mod tenant;
 mod vector;
+#[cfg(feature = "yaml")]
+mod yaml;
 
 pub use document::{Document, MAX_FIELDS, Value};
+pub use engine::{Capability, Engine};
 pub use error::{Error, Result};
 pub use fields::Fields;
-pub use filter::{Filter, MAX_TAG_BYTES};
+pub use filter::{
+    Filter, MAX_FILTER_DEPTH, MAX_TAG_BYTES, MAX_WORD_BYTES, Rendered, Rendering, Text,
+};
 pub use index::{Affected, Bulk, VectorIndex, VectorIndexExt};
 pub use inferkit_core;
 pub use info::IndexInfo;
@@ -31,7 +37,10 @@ pub use query::{
 };
 pub use redis::{KEYS, RedisVectorIndex, Verification};
 pub use reply::{Hit, Page, Record, SearchResult};
-pub use schema::{Algorithm, Field, FieldKind, Hnsw, Metric, Schema, SchemaBuilder, VectorField};
+pub use schema::{
+    Algorithm, Compression, DataType, Field, FieldKind, Hnsw, Metric, Phonetic, Schema,
+    SchemaBuilder, SvsVamana, VectorField,
+};
 pub use similarity::{Distance, Similarity};
 pub use tenant::TenantIndex;
 pub use vector::{MAX_DIMENSIONS, Vector};

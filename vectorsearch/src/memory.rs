@@ -162,7 +162,7 @@ impl VectorIndex for MemoryVectorIndex {
             Query::Knn(knn) => knn,
             Query::Range(range) => range.knn(),
         };
-        let kind = vector_field(&self.schema, knn.field(), knn.vector())?;
+        let (kind, _) = vector_field(&self.schema, knn.field(), knn.vector())?;
         let FieldKind::Vector { metric, .. } = *kind else {
             return Ok(SearchResult::default());
         };

@@ -21,11 +21,10 @@ const CONSTANT: u32 = 60;
 /// # Examples
 ///
 /// ```
-/// use inferkit_vectorsearch::{Filter, Hybrid, Knn, Vector};
+/// use inferkit_vectorsearch::{Filter, Hybrid, Knn, Text, Vector};
 ///
-/// # fn words() -> inferkit_vectorsearch::Result<Filter> { Filter::tag("t", "red") }
 /// let nearest = Knn::new("embedding", Vector::new([0.1, 0.9])?, 10, Filter::tag("tenant", "acme")?)?;
-/// let query = Hybrid::new(words()?, nearest)?; // words: Filter::text("title", Text::any("red shoe")?)
+/// let query = Hybrid::new(Filter::text("title", Text::any("red shoe"))?, nearest)?;
 /// # let _ = query;
 /// # Ok::<(), inferkit_vectorsearch::Error>(())
 /// ```
@@ -130,7 +129,7 @@ impl Hybrid {
     ///
     /// As [`Knn::to_cmd`].
     pub fn to_hybrid_cmd(&self, schema: &Schema) -> Result<Cmd> {
-        let kind = vector_field(schema, self.knn.field(), self.knn.vector())?;
+        let (kind, data_type) = vector_field(schema, self.knn.field(), self.knn.vector())?;
         let words = self.knn.filter().clone().and(self.words.clone());
         let (text, values) = filter_text(&words, schema)?;
         // The same filter comes first in `words`, so that its parameters have the same names there.
@@ -162,7 +161,8 @@ impl Hybrid {
         for field in self.knn.returned() {
             cmd = cmd.arg(format!("@{field}"));
         }
-        Ok(append_params(cmd, Some(self.knn.vector()), &values).readonly())
+        let vector = data_type.encode(self.knn.vector())?;
+        Ok(append_params(cmd, Some(&vector), &values).readonly())
     }
 }
 
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(
             parts.join(" "),
             "FT.HYBRID docs SEARCH (@tenant:{$f0} @color:{$f1}) VSIM @v $vector KNN 2 K 20 \
-             FILTER (@tenant:{$f0}) COMBINE RRF 4 CONSTANT 60 WINDOW 20 LIMIT 0 10 LOAD 2 @__key @title \
+             FILTER @tenant:{$f0} COMBINE RRF 4 CONSTANT 60 WINDOW 20 LIMIT 0 10 LOAD 2 @__key @title \
              PARAMS 6 vector \\x00\\x00\\x80?\\x00\\x00\\x00\\x00 f0 acme f1 red"
         );
     }

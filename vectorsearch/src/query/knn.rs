@@ -145,7 +145,7 @@ impl Knn {
     /// [`Error::UnknownField`] and [`Error::FieldKindMismatch`] if the query does not fit the schema;
     /// [`Error::DimensionMismatch`] if the vector does not.
     pub fn to_cmd(&self, schema: &Schema) -> Result<Cmd> {
-        let kind = vector_field(schema, &self.field, &self.vector)?;
+        let (kind, data_type) = vector_field(schema, &self.field, &self.vector)?;
         let (mut text, values) = filter_text(&self.filter, schema)?;
         let filtered = text != "*";
         text.push_str("=>[KNN ");
@@ -175,7 +175,7 @@ impl Knn {
         let sizes = values.iter().map(|(_, value)| value.len() + 8).sum::<usize>();
         let capacity = 256 + 4 * self.vector.dimensions() + sizes;
         let cmd = Cmd::with_capacity("FT.SEARCH", capacity).key(schema.index()).arg(text);
-        let cmd = append_params(cmd, Some(&self.vector), &values);
+        let cmd = append_params(cmd, Some(&data_type.encode(&self.vector)?), &values);
         let cmd = append_return(cmd, Some(DISTANCE_FIELD), &self.returning);
         let cmd = cmd.args(["SORTBY", DISTANCE_FIELD, "ASC", "LIMIT", "0"]).arg(self.k);
         Ok(append_end(cmd, self.timeout))

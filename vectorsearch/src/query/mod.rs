@@ -14,8 +14,9 @@ pub use hybrid::{Fused, FusedHit, Hybrid};
 pub use knn::{DISTANCE_FIELD, HybridPolicy, Knn, MAX_K};
 pub use range::Range;
 
+use crate::filter::{Rendered, Rendering};
 use crate::schema::check_field_name;
-use crate::{Error, FieldKind, Filter, Result, Schema, Vector};
+use crate::{DataType, Error, FieldKind, Filter, Result, Schema, Vector};
 
 /// A field that no document has.
 ///
@@ -80,15 +81,15 @@ pub(crate) fn vector_field<'s>(
     schema: &'s Schema,
     field: &str,
     vector: &Vector,
-) -> Result<&'s FieldKind> {
+) -> Result<(&'s FieldKind, DataType)> {
     let kind = field_of(schema, field)?;
-    let FieldKind::Vector { dimensions, .. } = kind else {
+    let FieldKind::Vector { dimensions, data_type, .. } = kind else {
         return Err(Error::FieldKindMismatch { field: field.to_owned(), expected: "VECTOR" });
     };
     if vector.dimensions() != *dimensions {
         return Err(Error::DimensionMismatch { expected: *dimensions, got: vector.dimensions() });
     }
-    Ok(kind)
+    Ok((kind, *data_type))
 }
 
 pub(crate) fn field_of<'s>(schema: &'s Schema, field: &str) -> Result<&'s FieldKind> {
@@ -100,20 +101,18 @@ pub(crate) fn field_of<'s>(schema: &'s Schema, field: &str) -> Result<&'s FieldK
     }
 }
 
-/// The names and values of the parameters of a query.
-type Params<'f> = Vec<(String, &'f [u8])>;
-
-/// The text of a filter and the values of its parameters.
-fn filter_text<'f>(filter: &'f Filter, schema: &Schema) -> Result<(String, Params<'f>)> {
-    let (mut text, mut values) = (String::with_capacity(128), Vec::new());
-    filter.render(schema, &mut text, &mut values)?;
-    let named = values.into_iter().enumerate();
-    Ok((text, named.map(|(index, value)| (format!("f{index}"), value.as_bytes())).collect()))
+/// The text of a filter and its parameters.
+fn filter_text(filter: &Filter, schema: &Schema) -> Result<(String, Params)> {
+    let Rendered { text, params } = filter.render(schema, Rendering::Params)?;
+    Ok((text, params))
 }
 
+/// The names and values of the parameters of a query.
+type Params = Vec<(String, String)>;
+
 /// Appends `PARAMS` with all parameters of a query.
-fn append_params(cmd: Cmd, vector: Option<&Vector>, values: &Params<'_>) -> Cmd {
-    let count = values.len() + usize::from(vector.is_some());
+fn append_params(cmd: Cmd, vector: Option<&[u8]>, params: &Params) -> Cmd {
+    let count = params.len() + usize::from(vector.is_some());
     if count == 0 {
         return cmd;
     }
@@ -121,8 +120,8 @@ fn append_params(cmd: Cmd, vector: Option<&Vector>, values: &Params<'_>) -> Cmd 
     if let Some(vector) = vector {
         cmd = cmd.arg("vector").arg(vector);
     }
-    for (name, value) in values {
-        cmd = cmd.arg(name).arg(*value);
+    for (name, value) in params {
+        cmd = cmd.arg(name).arg(value);
     }
     cmd
 }

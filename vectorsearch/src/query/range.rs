@@ -111,7 +111,7 @@ impl Range {
     /// As [`Knn::to_cmd`].
     pub fn to_cmd(&self, schema: &Schema) -> Result<Cmd> {
         let knn = &self.knn;
-        let kind = vector_field(schema, &knn.field, &knn.vector)?;
+        let (kind, data_type) = vector_field(schema, &knn.field, &knn.vector)?;
         let flat = matches!(kind, FieldKind::Vector { algorithm: Algorithm::Flat, .. });
         // The server refuses a negative radius, which an inner product can have.
         if !flat || self.radius.as_f64() < 0.0 {
@@ -125,10 +125,10 @@ impl Range {
             if filter == "*" { "" } else { &filter },
         );
         let radius = self.radius.as_f64().to_string();
-        values.push(("radius".to_owned(), radius.as_bytes()));
+        values.push(("radius".to_owned(), radius));
         let capacity = 512 + 4 * knn.vector.dimensions();
         let cmd = Cmd::with_capacity("FT.SEARCH", capacity).key(schema.index()).arg(text);
-        let cmd = append_params(cmd, Some(&knn.vector), &values);
+        let cmd = append_params(cmd, Some(&data_type.encode(&knn.vector)?), &values);
         let cmd = append_return(cmd, Some(DISTANCE_FIELD), &knn.returning);
         let cmd = cmd.args(["SORTBY", DISTANCE_FIELD, "ASC", "LIMIT", "0"]).arg(knn.k());
         Ok(append_end(cmd, knn.timeout))
