@@ -63,6 +63,7 @@ impl MemoryVectorIndex {
         documents: &BTreeMap<String, Stored>,
         filter: &Filter,
     ) -> Result<Vec<String>> {
+        filter.check(&self.schema)?;
         let mut keys = Vec::new();
         for (key, stored) in documents {
             if filter.matches(&self.schema, &|field| stored.field(field))? {

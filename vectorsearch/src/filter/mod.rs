@@ -337,8 +337,8 @@ impl Leaf {
             Condition::Number(_) => expect(*field.kind() == FieldKind::Numeric, "NUMERIC"),
             Condition::Text(text) => {
                 expect(*field.kind() == FieldKind::Text, "TEXT")?;
-                let only_stop_words = text.indexed_words(stop_words(schema)).next().is_none();
-                if only_stop_words { Err(invalid(text::ONLY_STOP_WORDS)) } else { Ok(()) }
+                text.indexed_problem(stop_words(schema))
+                    .map_or(Ok(()), |problem| Err(invalid(problem)))
             }
             Condition::Missing if indexes_missing(field) => Ok(()),
             Condition::Missing => Err(Error::MissingNotIndexed { field: self.field.clone() }),

@@ -136,7 +136,8 @@ impl Writer<'_> {
 
     fn tag(&mut self, field: &str, value: &str) -> Result<()> {
         if self.rendering == Rendering::Params {
-            self.param(value.to_owned());
+            // The server takes a backslash before punctuation out of a parameter, too.
+            self.param(value.replace('\\', "\\\\"));
             return Ok(());
         }
         let spaces = ['\t', '\n', '\r'];

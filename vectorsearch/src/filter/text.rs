@@ -14,9 +14,6 @@ pub(super) const DEFAULT_STOP_WORDS: &[&str] = &[
     "they", "this", "to", "was", "will", "with",
 ];
 
-pub(super) const ONLY_STOP_WORDS: &str =
-    "holds only stop words such as `the`, which the index leaves out: add a word that says more";
-
 /// What a filter asks of the words of a TEXT field.
 ///
 /// The words are anybody's text: blanks, punctuation and control characters part them and mean nothing else.
@@ -62,6 +59,8 @@ impl Text {
     }
 
     /// Asks for these words in this order with no other between them.
+    ///
+    /// No word may stand twice in it: the server would find `bora` by the phrase `bora bora`.
     pub fn phrase(words: impl AsRef<str>) -> Self {
         Self::new(TextKind::Phrase, words.as_ref())
     }
@@ -96,6 +95,23 @@ impl Text {
             return None;
         };
         Some(Problem::Invalid(problem))
+    }
+
+    /// What is wrong with the words that are left without the stop words.
+    pub(super) fn indexed_problem(&self, stop_words: &[&str]) -> Option<&'static str> {
+        let words: Vec<&str> = self.indexed_words(stop_words).collect();
+        if words.is_empty() {
+            return Some(
+                "holds only stop words such as `the`, which the index leaves out: add a word that says more",
+            );
+        }
+        let repeats = words
+            .iter()
+            .enumerate()
+            .any(|(place, word)| words.iter().take(place).any(|other| other == word));
+        (self.kind == TextKind::Phrase && repeats).then_some(
+            "is a phrase with a word twice, which the server takes for once: use Text::all, or a shorter phrase",
+        )
     }
 
     /// Returns the words that the index can hold; each is letters, digits, `_` and characters outside of ASCII.
