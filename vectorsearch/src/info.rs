@@ -242,7 +242,8 @@ impl FromReply for IndexInfo {
                 name @ ("percent_indexed" | "backfill_complete_percent") => {
                     info.definition.tells_options = name == "percent_indexed";
                     if let Some(fraction) = value.as_f64().filter(|fraction| fraction.is_finite()) {
-                        info.percent_indexed = fraction * 100.0;
+                        // Documents that are written meanwhile count, too.
+                        info.percent_indexed = (fraction * 100.0).min(100.0);
                     }
                 }
                 // Later versions also tell the sum of all parts.

@@ -13,7 +13,7 @@ use inferkit_vectorsearch::{
     Vector, VectorField, VectorIndex as _, VectorIndexExt as _,
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn driver() -> DynDriver {
     connect(Server::shared(Flavor::Redis).unwrap(), Protocol::Resp2).await
@@ -132,6 +132,8 @@ async fn an_index_is_replaced_while_it_is_searched_and_written() {
                 let result = index.knn(&knn(10)).await.unwrap();
                 assert_eq!((result.hits.len(), result.partial), (10, false));
                 searches += 1;
+                // The server takes in what was there before only between commands.
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
             searches
         }
@@ -143,6 +145,7 @@ async fn an_index_is_replaced_while_it_is_searched_and_written() {
             while !stop.load(Ordering::SeqCst) {
                 index.put(&document(written)).await.unwrap();
                 written += 1;
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
             written
         }
