@@ -33,6 +33,8 @@ pub const KEYS: &[KeyFamily] = &[KeyFamily::new(
     &[
         "EVALSHA",
         "EVAL",
+        "MULTI",
+        "EXEC",
         "DEL",
         "HSET",
         "PEXPIRE",
@@ -311,7 +313,8 @@ impl VectorIndex for RedisVectorIndex {
         String::from_utf8(decode(str::from_utf8(id).ok()?)?).ok()
     }
 
-    /// One `EVALSHA` per document, pipelined in chunks of a quarter of a megabyte, of which two are under way.
+    /// One `EVALSHA` for one document; more go as a `MULTI` of `DEL`, `HSET` and `PEXPIRE` for each 16 of them, eight of
+    /// which are under way, or on a cluster as one pipelined `EVALSHA` each.
     async fn put_many(&self, documents: &[Document]) -> Result<()> {
         self.write(documents).await
     }

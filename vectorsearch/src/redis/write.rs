@@ -1,5 +1,5 @@
 use futures_util::{StreamExt as _, stream};
-use inferkit_core::{Batch, Cmd, DriverExt as _, FromReply, Script};
+use inferkit_core::{Batch, Cmd, Driver as _, DriverExt as _, ErrorKind, FromReply, Script};
 
 use super::RedisVectorIndex;
 use crate::document::key;
@@ -7,7 +7,11 @@ use crate::{Document, Error, Fields, Record, Result};
 
 static PUT: Script = Script::new(include_str!("../scripts/put.lua"));
 
-/// A chunk ends with the document that reaches this size.
+/// The documents of one `MULTI`: fewer calls into Lua than a script each, and short enough not to hold others up.
+const TRANSACTION: usize = 16;
+/// The transactions under way: while the server works on one, the next are on their way.
+const TRANSACTIONS_AHEAD: usize = 8;
+/// A chunk ends with the command that reaches this size.
 const CHUNK_BYTES: usize = 256 * 1024;
 const CHUNK_COMMANDS: usize = 1_000;
 /// The chunks under way: while the server works on one, the next is on its way.
@@ -16,9 +20,46 @@ const CHUNKS_AHEAD: usize = 2;
 impl RedisVectorIndex {
     #[tracing::instrument(name = "vectorsearch.put", level = "debug", skip_all, fields(documents = documents.len()), err(level = "debug"))]
     pub(super) async fn write(&self, documents: &[Document]) -> Result<()> {
-        let cmds = documents.iter().map(|document| document.to_put_cmd(&self.schema, &PUT));
-        let cmds = cmds.collect::<Result<Vec<Cmd>>>()?;
-        self.send::<u64>(cmds).await.map(drop)
+        let scripts = || documents.iter().map(|document| document.to_put_cmd(&self.schema, &PUT));
+        if documents.len() <= 1 {
+            return self.send::<u64>(scripts().collect::<Result<_>>()?).await.map(drop);
+        }
+        let mut transactions = Vec::with_capacity(documents.len() / TRANSACTION + 1);
+        for documents in documents.chunks(TRANSACTION) {
+            let mut batch = Batch::atomic();
+            for document in documents {
+                document.append_put(&self.schema, &mut batch)?;
+            }
+            transactions.push((documents.len(), batch));
+        }
+        match self.transact(transactions).await {
+            // On a cluster the documents lie in several slots.
+            Err(Error::Incomplete { done: 0, source, .. })
+                if source.kind() == ErrorKind::CrossSlot =>
+            {
+                self.send::<u64>(scripts().collect::<Result<_>>()?).await.map(drop)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Sends transactions, of so many documents each, several at a time and in order.
+    async fn transact(&self, transactions: Vec<(usize, Batch)>) -> Result<()> {
+        let total = transactions.iter().map(|(documents, _)| documents).sum();
+        let mut sent = stream::iter(transactions)
+            .map(|(documents, batch)| async move {
+                let replies = self.driver.pipeline(batch).await?;
+                replies.into_iter().find_map(inferkit_core::Result::err).map_or(Ok(documents), Err)
+            })
+            .buffered(TRANSACTIONS_AHEAD);
+        let mut done = 0;
+        while let Some(outcome) = sent.next().await {
+            match outcome {
+                Ok(documents) => done += documents,
+                Err(source) => return Err(Error::Incomplete { done, total, source }),
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn read(&self, ids: &[&str]) -> Result<Vec<Option<Record>>> {
