@@ -32,7 +32,7 @@ pub enum Error {
     },
     /// A filter has no value, or an empty one, which would match nothing or everything by accident.
     #[error(
-        "the filter on `{field}` has an empty value or none: pass a value, or Filter::everything() to match all"
+        "the filter on `{field}` has an empty value or none: pass a value, or Filter::all() to match all"
     )]
     #[non_exhaustive]
     EmptyFilterValue {
@@ -74,12 +74,12 @@ pub enum Error {
         percent: f64,
     },
     /// A filter value is one that the server cannot match.
-    #[error("the filter value on `{field}` {problem}: store and filter by a digest of it instead")]
+    #[error("the filter value on `{field}` {problem}")]
     #[non_exhaustive]
     InvalidFilterValue {
         /// The field of the filter.
         field: String,
-        /// What is wrong with the value.
+        /// What is wrong with the value, and what to do instead.
         problem: &'static str,
     },
     /// The number of neighbors is zero or too large.
@@ -124,6 +124,18 @@ pub enum Error {
         /// The prefix.
         prefix: String,
     },
+    /// A filter negates [`Filter::all`](crate::Filter::all).
+    #[error("the filter negates Filter::all() and would match nothing: leave that part out")]
+    MatchesNothing,
+    /// A filter asks for documents without a field, which the schema does not index.
+    #[error(
+        "the schema does not index which documents lack `{field}`: declare the field with INDEXMISSING (RediSearch 2.10 or later), or store a tag that means missing"
+    )]
+    #[non_exhaustive]
+    MissingNotIndexed {
+        /// The field.
+        field: String,
+    },
     /// A vector is so long that the server's arithmetic overflows on it.
     #[error("the norm of the vector is too large for 32-bit floats: scale the vector down")]
     NormTooLarge,
@@ -133,6 +145,13 @@ pub enum Error {
     NotADistance {
         /// The number that came.
         value: f64,
+    },
+    /// A document holds something else than a number in a NUMERIC field, so the server would not index it.
+    #[error("the document holds no number in the NUMERIC field `{field}`: store a decimal number")]
+    #[non_exhaustive]
+    NotANumber {
+        /// The field.
+        field: String,
     },
     /// A component of a vector is NaN or infinite.
     #[error(

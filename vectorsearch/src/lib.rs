@@ -11,7 +11,9 @@ mod similarity;
 mod vector;
 
 pub use error::{Error, Result};
-pub use filter::{Filter, MAX_TAG_BYTES};
+pub use filter::{
+    Filter, MAX_FILTER_DEPTH, MAX_TAG_BYTES, MAX_WORD_BYTES, Rendered, Rendering, Text,
+};
 pub use index::RedisVectorIndex;
 pub use inferkit_core;
 pub use info::IndexInfo;

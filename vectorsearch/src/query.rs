@@ -3,7 +3,7 @@ use std::time::Duration;
 use inferkit_core::Cmd;
 
 use crate::schema::{check_field_name, check_range};
-use crate::{Algorithm, Error, FieldKind, Filter, Result, Schema, Vector};
+use crate::{Algorithm, Error, FieldKind, Filter, Rendered, Rendering, Result, Schema, Vector};
 
 /// The name under which the server returns the distance of a hit.
 pub const DISTANCE_FIELD: &str = "__distance";
@@ -139,9 +139,12 @@ impl Knn {
             });
         }
         let mut text = String::with_capacity(128);
-        let mut values = Vec::new();
-        self.filter.render(schema, &mut text, &mut values)?;
-        text.push_str("=>[KNN ");
+        let Rendered { text: filter, params } = self.filter.render(schema, Rendering::Params)?;
+        // A single clause needs parentheses of its own before the arrow.
+        let bare = !filter.starts_with(['*', '(']);
+        text.push_str(if bare { "(" } else { "" });
+        text.push_str(&filter);
+        text.push_str(if bare { ")=>[KNN " } else { "=>[KNN " });
         text.push_str(&self.k.to_string());
         text.push_str(" @");
         text.push_str(field.name());
@@ -155,16 +158,16 @@ impl Knn {
         text.push_str(DISTANCE_FIELD);
         text.push(']');
         let capacity =
-            256 + 4 * dimensions + values.iter().map(|value| value.len() + 8).sum::<usize>();
+            256 + 4 * dimensions + params.iter().map(|(_, value)| value.len() + 8).sum::<usize>();
         let mut cmd = Cmd::with_capacity("FT.SEARCH", capacity)
             .key(schema.index())
             .arg(text)
             .arg("PARAMS")
-            .arg(2 * (1 + values.len()))
+            .arg(2 * (1 + params.len()))
             .arg("vector")
             .arg(&self.vector);
-        for (index, value) in values.into_iter().enumerate() {
-            cmd = cmd.arg(format!("f{index}")).arg(value);
+        for (name, value) in params {
+            cmd = cmd.arg(name).arg(value);
         }
         cmd = cmd.arg("RETURN").arg(1 + self.returning.len().max(1)).arg(DISTANCE_FIELD);
         cmd = if self.returning.is_empty() {
@@ -208,9 +211,8 @@ mod tests {
 
     #[test]
     fn the_command_of_a_filtered_query_is_golden() {
-        let filter = Filter::tag("tenant", "a|b} @x:{*")
-            .unwrap()
-            .and(Filter::any_of("model", ["m1", "m2"]).unwrap());
+        let filter = Filter::tag("tenant", "a|b} @x:{*").unwrap()
+            & Filter::any_of("model", ["m1", "m2"]).unwrap();
         let query = Knn::new("v", vector(), 40, filter)
             .unwrap()
             .returning(["answer", "model", "answer"])
@@ -227,14 +229,14 @@ mod tests {
 
     #[test]
     fn the_command_of_an_unfiltered_query_is_golden() {
-        let query = Knn::new("w", vector(), 3, Filter::everything()).unwrap();
+        let query = Knn::new("w", vector(), 3, Filter::all()).unwrap();
         assert_eq!(
             rendered(&query.with_ef_runtime(9).unwrap()),
             "FT.SEARCH docs *=>[KNN 3 @w $vector AS __distance] \
              PARAMS 2 vector \\x00\\x00\\x80?\\x00\\x00\\x00\\x00 \
              RETURN 2 __distance __absent SORTBY __distance ASC LIMIT 0 3 DIALECT 2"
         );
-        let query = Knn::new("v", vector(), 3, Filter::everything()).unwrap();
+        let query = Knn::new("v", vector(), 3, Filter::all()).unwrap();
         assert!(rendered(&query).contains("$vector EF_RUNTIME 64 AS"));
         let query = query.with_ef_runtime(9).unwrap().with_timeout(Duration::ZERO);
         assert!(rendered(&query).contains("$vector EF_RUNTIME 9 AS"));
@@ -249,7 +251,7 @@ mod tests {
         let to_cmd = |field: &str, vector, filter| {
             Knn::new(field, vector, 1, filter).unwrap().to_cmd(&schema()).unwrap_err()
         };
-        let all = Filter::everything;
+        let all = Filter::all;
         let error = to_cmd("nope", vector(), all());
         assert!(matches!(error, Error::UnknownField { .. }), "{error}");
         let error = to_cmd("tenant", vector(), all());
@@ -265,10 +267,10 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_refused() {
         for k in [0, MAX_K + 1] {
-            let query = Knn::new("v", vector(), k, Filter::everything());
+            let query = Knn::new("v", vector(), k, Filter::all());
             assert!(matches!(query, Err(Error::InvalidK { .. })));
         }
-        let query = || Knn::new("v", vector(), 1, Filter::everything()).unwrap();
+        let query = || Knn::new("v", vector(), 1, Filter::all()).unwrap();
         assert!(matches!(query().with_ef_runtime(0), Err(Error::InvalidParameter { .. })));
         for field in ["", "AS", "__distance", "a b"] {
             assert!(matches!(query().returning([field]), Err(Error::InvalidName { .. })));

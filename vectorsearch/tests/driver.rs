@@ -40,7 +40,7 @@ fn index(reply: Reply, wait: Duration) -> (Arc<Canned>, RedisVectorIndex) {
 }
 
 fn knn(components: &[f32]) -> Knn {
-    Knn::new("v", Vector::new(components).unwrap(), 1, Filter::everything()).unwrap()
+    Knn::new("v", Vector::new(components).unwrap(), 1, Filter::all()).unwrap()
 }
 
 #[tokio::test]

@@ -66,8 +66,7 @@ async fn neighbors_come_sorted_with_their_fields(driver: DynDriver) {
             let bytes = vector([angle.cos(), angle.sin()]).to_le_bytes();
             write(&index, id, "t", &bytes).await;
         }
-        let query =
-            knn([3.0, 0.0], 3, Filter::everything()).returning(["id", "v", "nothing"]).unwrap();
+        let query = knn([3.0, 0.0], 3, Filter::all()).returning(["id", "v", "nothing"]).unwrap();
         let result = index.search(&query).await.unwrap();
         assert_eq!(ids(&result), ["a", "b", "c"]);
         assert!(!result.partial && result.skipped == 0 && result.unusable == 0);
@@ -79,7 +78,7 @@ async fn neighbors_come_sorted_with_their_fields(driver: DynDriver) {
             let similarity = hit.distance.to_similarity().as_f64();
             assert!((similarity - angle.cos()).abs() < 1e-6, "{similarity}");
         }
-        let bare = index.search(&knn([3.0, 0.0], 50, Filter::everything())).await.unwrap();
+        let bare = index.search(&knn([3.0, 0.0], 50, Filter::all())).await.unwrap();
         assert_eq!(ids(&bare), ["a", "b", "c", "d", "e"]);
         assert!(bare.hits.iter().all(|hit| hit.fields.is_empty()));
 
@@ -157,9 +156,9 @@ async fn a_tag_is_found_to_the_letter_and_nothing_else(driver: DynDriver) {
     let some = Filter::any_of("tenant", ["ab|cd", "中文", "nobody"]).unwrap();
     let result = index.search(&knn([1.0, 0.0], 100, some.clone())).await.unwrap();
     assert_eq!(result.hits.len(), 2);
-    let both = some.and(Filter::tag("tenant", "中文").unwrap());
+    let both = some & Filter::tag("tenant", "中文").unwrap();
     assert_eq!(index.search(&knn([1.0, 0.0], 100, both)).await.unwrap().hits.len(), 1);
-    let all = index.search(&knn([1.0, 0.0], 100, Filter::everything())).await.unwrap();
+    let all = index.search(&knn([1.0, 0.0], 100, Filter::all())).await.unwrap();
     assert_eq!(all.hits.len(), tenants.len());
     index.drop_index().await.unwrap();
 }
@@ -180,7 +179,7 @@ async fn poisoned_vectors_are_never_hits(driver: DynDriver) {
         write(&index, "long", "t", &[0; 12]).await;
         write(&index, "text", "t", b"[1.0, 0.1]").await;
         let mut unusable = 0;
-        for filter in [Filter::everything(), Filter::tag("tenant", "t").unwrap()] {
+        for filter in [Filter::all(), Filter::tag("tenant", "t").unwrap()] {
             let result = index.search(&knn([1.0, 0.0], 10, filter)).await.unwrap();
             assert_eq!(ids(&result), ["good"]);
             unusable += result.unusable;
@@ -306,7 +305,7 @@ async fn eight_racers_make_one_index(driver: DynDriver) {
 
 async fn a_missing_index_says_what_to_call(driver: DynDriver) {
     let index = RedisVectorIndex::new(Arc::clone(&driver), flat().build().unwrap());
-    let query = knn([1.0, 0.0], 1, Filter::everything());
+    let query = knn([1.0, 0.0], 1, Filter::all());
     let mut batch = Batch::new();
     let slot = batch.push::<SearchResult>(query.to_cmd(index.schema()).unwrap());
     let error = driver.run(batch).await.unwrap().take(slot).unwrap_err();
@@ -368,7 +367,7 @@ async fn expired_documents_are_no_hits(flavor: Flavor, protocol: Protocol) {
         driver.query::<()>(Cmd::new("PEXPIRE").key(key).arg("1")).await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let bare = knn([1.0, 0.0], 3, Filter::everything());
+    let bare = knn([1.0, 0.0], 3, Filter::all());
     for query in [bare.clone(), bare.returning(["id"]).unwrap()] {
         let result = index.search(&query).await.unwrap();
         assert_eq!(ids(&result), ["left"]);
@@ -421,7 +420,7 @@ async fn a_server_without_search_says_what_to_install() {
         let index = RedisVectorIndex::new(driver, flat().build().unwrap());
         for error in [
             index.ensure_index().await.unwrap_err(),
-            index.search(&knn([1.0, 0.0], 1, Filter::everything())).await.unwrap_err(),
+            index.search(&knn([1.0, 0.0], 1, Filter::all())).await.unwrap_err(),
             index.drop_index().await.unwrap_err(),
         ] {
             assert!(matches!(error, Error::SearchUnavailable { .. }), "{error:?}");

@@ -53,7 +53,7 @@ pub(super) async fn measure(effort: Effort) -> Result<Vec<Line>> {
 }
 
 fn knn(vector: &Vector) -> Result<Knn> {
-    let knn = Knn::new("embedding", vector.clone(), NEIGHBORS, Filter::everything())?;
+    let knn = Knn::new("embedding", vector.clone(), NEIGHBORS, Filter::all())?;
     Ok(knn.returning([FIELD])?)
 }
 
