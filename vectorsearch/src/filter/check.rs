@@ -30,7 +30,7 @@ impl Leaf {
             Condition::Number(_) => expect(*field.kind() == FieldKind::Numeric, "NUMERIC"),
             Condition::Text(text) => {
                 expect(*field.kind() == FieldKind::Text, "TEXT")?;
-                let only_stop_words = text.indexed_words(stop_words(schema)).next().is_none();
+                let only_stop_words = text.indexed_words(stop_words(schema)).is_empty();
                 if only_stop_words { Err(invalid(text::ONLY_STOP_WORDS)) } else { Ok(()) }
             }
             Condition::Missing if indexes_missing(field) => Ok(()),

@@ -62,6 +62,8 @@ impl Text {
     }
 
     /// Asks for these words in this order with no other between them.
+    ///
+    /// Equal neighbors count as one word, as on the server: `"very very good"` finds `very good`.
     pub fn phrase(words: impl AsRef<str>) -> Self {
         Self::new(TextKind::Phrase, words.as_ref())
     }
@@ -98,20 +100,23 @@ impl Text {
         Some(Problem::Invalid(problem))
     }
 
-    /// Returns the words that the index can hold; each is letters, digits, `_` and characters outside of ASCII.
-    pub(super) fn indexed_words<'a>(
-        &'a self,
-        stop_words: &'a [&str],
-    ) -> impl Iterator<Item = &'a str> {
-        let keeps = move |word: &&str| self.kind == TextKind::Prefix || !stop_words.contains(word);
-        self.words.iter().map(String::as_str).filter(keeps)
+    /// Returns the words to look for, without stop words; each is letters, digits, `_` and characters outside of ASCII.
+    pub(super) fn indexed_words(&self, stop_words: &[&str]) -> Vec<&str> {
+        let mut words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        if self.kind != TextKind::Prefix {
+            words.retain(|word| !stop_words.contains(word));
+        }
+        // The server takes one word of a document for both of two equal neighbors.
+        words.dedup();
+        words
     }
 
     /// Tells whether a stored text fulfils this.
     pub(super) fn matches(&self, stored: &[u8], stop_words: &[&str]) -> bool {
         let mut tokens = tokens(stored);
         tokens.retain(|token| !stop_words.iter().any(|stop| stop.as_bytes() == token.as_slice()));
-        let words: Vec<&[u8]> = self.indexed_words(stop_words).map(str::as_bytes).collect();
+        let words = self.indexed_words(stop_words);
+        let words: Vec<&[u8]> = words.into_iter().map(str::as_bytes).collect();
         let holds = |word: &&[u8]| tokens.iter().any(|token| token == word);
         match self.kind {
             TextKind::All => words.iter().all(holds),
