@@ -7,6 +7,7 @@ use inferkit_core::{Cmd, DriverExt as _, DynDriver, Reply, Script};
 use inferkit_embcache::Embedder;
 use inferkit_vectorsearch::{
     Algorithm, Filter, Hit as Row, Knn, MAX_K, RedisVectorIndex, Schema, Vector, VectorField,
+    VectorIndexExt as _,
 };
 use tracing::field::Empty;
 use tracing::{Instrument as _, debug_span};
@@ -311,7 +312,7 @@ impl RedisSemanticCache {
             TOKENS_USED,
             PROMPT,
         ])?;
-        let result = self.index.search(&query).await?;
+        let result = self.index.knn(&query).await?;
         let mut found = Found {
             crowded: 0 < result.skipped + result.unusable,
             partial: result.partial,

@@ -1,7 +1,9 @@
 use std::time::{Duration, Instant};
 
 use inferkit::core::{Pool, PoolConfig};
-use inferkit::vectorsearch::{Filter, Knn, RedisVectorIndex, Schema, Vector, VectorField};
+use inferkit::vectorsearch::{
+    Filter, Knn, RedisVectorIndex, Schema, Vector, VectorField, VectorIndexExt as _,
+};
 use inferkit_localredis::{Flavor, Server};
 use redis::aio::MultiplexedConnection;
 
@@ -61,7 +63,7 @@ async fn ours(index: &RedisVectorIndex, vectors: &[Vector], calls: usize) -> Res
     let mut times = Vec::with_capacity(calls);
     for vector in vectors.iter().cycle().take(calls) {
         let start = Instant::now();
-        let found = index.search(&knn(vector)?).await?;
+        let found = index.knn(&knn(vector)?).await?;
         times.push(start.elapsed().as_secs_f64());
         if found.hits.len() != NEIGHBORS {
             return Err("a neighbor is missing".into());

@@ -1,7 +1,6 @@
 //! What a filter may ask: of itself, and of a schema.
 
 use super::{Condition, Leaf, MAX_TAG_BYTES, text};
-use crate::schema::TAG_SEPARATOR;
 use crate::{Error, Field, FieldKind, Result, Schema};
 
 /// The server searches no shorter prefixes.
@@ -30,8 +29,8 @@ impl Leaf {
             Condition::Number(_) => expect(*field.kind() == FieldKind::Numeric, "NUMERIC"),
             Condition::Text(text) => {
                 expect(*field.kind() == FieldKind::Text, "TEXT")?;
-                let only_stop_words = text.indexed_words(stop_words(schema)).is_empty();
-                if only_stop_words { Err(invalid(text::ONLY_STOP_WORDS)) } else { Ok(()) }
+                text.indexed_problem(stop_words(schema))
+                    .map_or(Ok(()), |problem| Err(invalid(problem)))
             }
             Condition::Missing if indexes_missing(field) => Ok(()),
             Condition::Missing => Err(Error::MissingNotIndexed { field: self.field.clone() }),
@@ -55,6 +54,14 @@ impl Condition {
             Self::Text(text) => text.problem(),
             Self::Missing => None,
         }
+    }
+}
+
+/// Why the index would not find a stored tag as it is; an empty one is only not indexed.
+pub(crate) fn stored_tag_problem(value: &str) -> Option<&'static str> {
+    match tag_problem(value) {
+        Some(Problem::Invalid(problem)) => Some(problem),
+        Some(Problem::Empty) | None => None,
     }
 }
 
@@ -109,21 +116,21 @@ fn is_tag(field: &Field) -> bool {
 }
 
 /// What parts the values of a TAG field.
-pub(super) fn tag_separator(_field: &Field) -> char {
-    TAG_SEPARATOR
+pub(super) fn tag_separator(field: &Field) -> char {
+    field.separator()
 }
 
 /// Tells whether upper and lower case of a TAG field differ.
-pub(super) fn is_case_sensitive(_field: &Field) -> bool {
-    true
+pub(super) fn is_case_sensitive(field: &Field) -> bool {
+    field.is_case_sensitive()
 }
 
 /// Tells whether the server can say which documents lack the field.
-fn indexes_missing(_field: &Field) -> bool {
-    false
+fn indexes_missing(field: &Field) -> bool {
+    field.is_index_missing()
 }
 
 /// The words that TEXT fields of the index leave out.
-pub(super) fn stop_words(_schema: &Schema) -> &'static [&'static str] {
-    text::DEFAULT_STOP_WORDS
+pub(super) fn stop_words(schema: &Schema) -> &'static [&'static str] {
+    if schema.has_stop_words() { text::DEFAULT_STOP_WORDS } else { &[] }
 }

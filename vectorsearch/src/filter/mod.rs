@@ -2,7 +2,7 @@
 
 mod check;
 mod matches;
-mod number;
+pub(crate) mod number;
 mod render;
 mod text;
 
@@ -11,6 +11,7 @@ use std::ops::{BitAnd, BitOr, Not, RangeBounds};
 use std::time::SystemTime;
 
 use check::Problem;
+pub(crate) use check::stored_tag_problem;
 use number::Interval;
 pub use render::{Rendered, Rendering};
 pub use text::{MAX_WORD_BYTES, Text};
@@ -54,11 +55,11 @@ pub struct Filter(Node);
 enum Node {
     All,
     /// At least two, none of them `All` or `And`.
-    And(Vec<Node>),
+    And(Vec<Self>),
     /// At least two, none of them `All` or `Or`.
-    Or(Vec<Node>),
+    Or(Vec<Self>),
     /// Not of a `Not`.
-    Not(Box<Node>),
+    Not(Box<Self>),
     Leaf(Leaf),
 }
 
@@ -161,7 +162,8 @@ impl Filter {
     ///
     /// [`Error::EmptyFilterValue`] if there is no word in the text.
     /// [`Error::InvalidFilterValue`] if a word is longer than [`MAX_WORD_BYTES`], or a prefix is several words or
-    /// shorter than 2 bytes; if there are only stop words when the filter meets the schema.
+    /// shorter than 2 bytes; if there are only stop words, or a phrase has a word twice in a row,
+    /// when the filter meets the schema.
     /// [`Error::InvalidName`] if `field` is not a field name.
     pub fn text(field: impl Into<String>, text: Text) -> Result<Self> {
         Self::leaf(field, Condition::Text(text))
@@ -180,6 +182,18 @@ impl Filter {
         Self::leaf(field, Condition::Missing)
     }
 
+    /// Considers documents that both filters consider, as `&` does.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        self & other
+    }
+
+    /// Tells whether the filter considers every document.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.0 == Node::All
+    }
+
     /// Returns the names of the fields that the filter looks at, each once, in the order of their first use.
     #[must_use]
     pub fn fields(&self) -> Vec<&str> {
@@ -193,7 +207,8 @@ impl Filter {
     /// # Errors
     ///
     /// [`Error::UnknownField`] and [`Error::FieldKindMismatch`] if a field is not in the schema or of another kind.
-    /// [`Error::InvalidFilterValue`] if a tag holds the separator of its field, or a text only stop words.
+    /// [`Error::InvalidFilterValue`] if a tag holds the separator of its field, a text only stop words, or a phrase a word
+    /// twice in a row.
     /// [`Error::MissingNotIndexed`] if the schema does not index which documents lack the field.
     /// [`Error::MatchesNothing`] if it negates [`Filter::all`].
     /// [`Error::InvalidParameter`] if it is nested deeper than [`MAX_FILTER_DEPTH`].

@@ -106,7 +106,7 @@ impl fmt::Display for Decimal {
 /// Reads a number as the server does when it indexes one; `None` if it would leave the document out.
 ///
 /// Hexadecimal numbers, which Redis takes and Valkey does not, are none.
-pub(super) fn parse(bytes: &[u8]) -> Option<f64> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(bytes).ok()?;
     let number: f64 = text.parse().ok()?;
     let digits = text.split(['e', 'E']).next().unwrap_or_default();

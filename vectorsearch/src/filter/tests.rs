@@ -162,6 +162,7 @@ fn a_filter_that_does_not_fit_the_schema_is_refused_everywhere() {
         Filter::tag_prefix("t", "ab\u{1f}").unwrap(),
         text(Text::all("The")),
         !text(Text::phrase("to be")),
+        text(Text::phrase("bora the bora")),
     ] {
         let error = refused(filter);
         assert!(matches!(error, Error::InvalidFilterValue { .. }), "{error}");

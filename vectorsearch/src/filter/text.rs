@@ -14,9 +14,6 @@ pub(super) const DEFAULT_STOP_WORDS: &[&str] = &[
     "they", "this", "to", "was", "will", "with",
 ];
 
-pub(super) const ONLY_STOP_WORDS: &str =
-    "holds only stop words such as `the`, which the index leaves out: add a word that says more";
-
 /// What a filter asks of the words of a TEXT field.
 ///
 /// The words are anybody's text: blanks, punctuation and control characters part them and mean nothing else.
@@ -63,7 +60,7 @@ impl Text {
 
     /// Asks for these words in this order with no other between them.
     ///
-    /// Equal neighbors count as one word, as on the server: `"very very good"` finds `very good`.
+    /// No word may stand twice in a row: the server would find `bora` by the phrase `bora bora`.
     pub fn phrase(words: impl AsRef<str>) -> Self {
         Self::new(TextKind::Phrase, words.as_ref())
     }
@@ -100,14 +97,26 @@ impl Text {
         Some(Problem::Invalid(problem))
     }
 
-    /// Returns the words to look for, without stop words; each is letters, digits, `_` and characters outside of ASCII.
+    /// What is wrong with the words that are left without the stop words.
+    pub(super) fn indexed_problem(&self, stop_words: &[&str]) -> Option<&'static str> {
+        let words = self.indexed_words(stop_words);
+        if words.is_empty() {
+            return Some(
+                "holds only stop words such as `the`, which the index leaves out: add a word that says more",
+            );
+        }
+        let repeats = words.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
+        (self.kind == TextKind::Phrase && repeats).then_some(
+            "is a phrase with a word twice in a row, which the server takes for once: use Text::all, or a shorter phrase",
+        )
+    }
+
+    /// Returns the words that the index can hold; each is letters, digits, `_` and characters outside of ASCII.
     pub(super) fn indexed_words(&self, stop_words: &[&str]) -> Vec<&str> {
         let mut words: Vec<&str> = self.words.iter().map(String::as_str).collect();
         if self.kind != TextKind::Prefix {
             words.retain(|word| !stop_words.contains(word));
         }
-        // The server takes one word of a document for both of two equal neighbors.
-        words.dedup();
         words
     }
 

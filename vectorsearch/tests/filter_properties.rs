@@ -1,14 +1,19 @@
 //! What a filter finds: on Redis and on Valkey through parameters and through literals, and in memory.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests"
+)]
 #![cfg(feature = "redis")]
 
-mod filters;
+mod corpus;
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::{Duration, UNIX_EPOCH};
 
-use filters::{Corpus, Document, document};
+use corpus::{Corpus, Document, document};
 use inferkit_localredis::Flavor;
 use inferkit_vectorsearch::{Filter, Rendering, Text};
 use proptest::prelude::*;
@@ -221,11 +226,15 @@ fn documents() -> impl Strategy<Value = Vec<Document>> {
     let document = (
         optional(0.8, tags().boxed()),
         optional(0.5, nasty().prop_map(String::into_bytes).boxed()),
+        optional(
+            0.5,
+            select(&["Red,blue", " RED ", "a b, red", ",,", "ünï"][..]).prop_map(Vec::from).boxed(),
+        ),
         optional(0.8, numbers().boxed()),
         optional(0.8, texts().boxed()),
     );
-    let document = document.prop_map(|(t, u, n, x)| {
-        let fields = [("t", t), ("u", u), ("n", n), ("x", x)];
+    let document = document.prop_map(|(t, u, c, n, x)| {
+        let fields = [("t", t), ("u", u), ("c", c), ("n", n), ("x", x)];
         fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     });
     prop::collection::vec(document, 1..30)
@@ -255,6 +264,8 @@ fn leaf() -> impl Strategy<Value = Filter> {
         1 => nasty().prop_map(|value| Filter::tag("u", value)),
         3 => (bound(), bound()).prop_map(|range| Filter::number("n", range)),
         3 => words.prop_map(|(kind, text)| Filter::text("x", kind(text))),
+        1 => select(&["red", "RED", "A b", "ünï"][..]).prop_map(|tag| Filter::tag("c", tag)),
+        1 => select(&["t", "n", "x"][..]).prop_map(Filter::missing),
         1 => starts.prop_map(|word| Filter::text("x", Text::prefix(word))),
     ];
     any.prop_filter_map("a value that no filter takes", Result::ok)
@@ -296,7 +307,20 @@ async fn special_characters_are_characters(flavor: Flavor) {
         .collect();
     let mut values: Vec<String> = signs.iter().map(|sign| format!("ab{sign}cd")).collect();
     values.extend(
-        ["ab", "cd", "gpt-4", "gpt", "4", "New York, Boston", "ab\\-cd", "ab\\\\cd", "a|b", "a", "b"].map(str::to_owned),
+        [
+            "ab",
+            "cd",
+            "gpt-4",
+            "gpt",
+            "4",
+            "New York, Boston",
+            "ab\\-cd",
+            "ab\\\\cd",
+            "a|b",
+            "a",
+            "b",
+        ]
+        .map(str::to_owned),
     );
     corpus.fill(values.iter().map(|value| document("t", value.as_str())).collect()).await;
     let mut refused = Vec::new();

@@ -1,16 +1,17 @@
 //! Documents on a server, and which of them a filter finds there.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use inferkit_core::{Batch, Cmd, DriverExt, DynDriver, Pool, PoolConfig, Protocol, Reply};
 use inferkit_localredis::{Flavor, Server, unique_prefix};
-use inferkit_vectorsearch::{Filter, RedisVectorIndex, Rendering, Schema, VectorField};
+use inferkit_vectorsearch::{Field, Filter, RedisVectorIndex, Rendering, Schema};
 
 /// The fields of a document.
 pub(crate) type Document = BTreeMap<&'static str, Vec<u8>>;
 
-/// An index of the test's own with the fields `t` and `u` (TAG), `n` (NUMERIC) and `x` (TEXT).
+/// An index of the test's own with the fields `t`, `u` and `c` (TAG), `n` (NUMERIC) and `x` (TEXT).
 pub(crate) struct Corpus {
     index: RedisVectorIndex,
     driver: DynDriver,
@@ -23,15 +24,15 @@ impl Corpus {
         let config = PoolConfig::single(server.url()).unwrap().with_protocol(Protocol::Resp2);
         let driver = Pool::connect_with(config).await.unwrap().into_driver();
         let unique = unique_prefix();
-        let field = VectorField::flat("v", 2);
-        let schema = Schema::builder(format!("idx-{unique}"), format!("{unique}:"), field)
-            .tag("t")
+        let name = format!("idx-{unique}");
+        let schema = Schema::builder(name, format!("{unique}:"), Field::tag("t").index_missing())
             .tag("u")
-            .numeric("n")
-            .text("x")
+            .field(Field::tag("c").case_insensitive().separated_by(','))
+            .field(Field::numeric("n").index_missing())
+            .field(Field::text("x").index_missing())
             .build()
             .unwrap();
-        let index = RedisVectorIndex::new(driver.clone(), schema);
+        let index = RedisVectorIndex::new(Arc::clone(&driver), schema);
         index.ensure_index().await.unwrap();
         Self { index, driver, documents: Vec::new() }
     }
@@ -88,7 +89,8 @@ impl Corpus {
             let field = |name: &str| document.get(name).map(Vec::as_slice);
             filter.matches(self.schema(), &field).unwrap()
         };
-        (0..self.documents.len()).filter(|id| matches(&self.documents[*id])).collect()
+        let found = self.documents.iter().enumerate().filter(|(_, document)| matches(document));
+        found.map(|(id, _)| id).collect()
     }
 
     pub(crate) async fn close(mut self) {
