@@ -11,7 +11,13 @@
 //! | texts are quoted as they came | lower-case words, parted as the index parts them | the index has no others; quotes and `\|` part words too |
 //! | backtick, TAB and LF stay raw in a tag | escaped | the server takes them for blanks and finds another tag |
 //! | a bare date is a whole day | times are points | a day is `start..end` |
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+#![expect(clippy::print_stdout, reason = "says what it leaves out")]
 
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -97,7 +103,8 @@ fn times(value: &Value) -> Option<(SystemTime, SystemTime)> {
         return Some((time, time));
     }
     let text = value.as_str()?;
-    let text = text.strip_prefix("datetime ").or(text.strip_prefix("date ")).unwrap_or(text);
+    let text =
+        text.strip_prefix("datetime ").or_else(|| text.strip_prefix("date ")).unwrap_or(text);
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
     // The days of March 2023, which began 1677628800 seconds after the epoch.
     if !text.starts_with("2023-03-") {

@@ -112,7 +112,6 @@ fn values_that_cannot_match_are_refused() {
         invalid(Filter::number("f", value..=value), &value);
     }
     invalid(Filter::number("f", ..), &"open");
-    #[expect(clippy::reversed_empty_ranges, reason = "that is the mistake")]
     invalid(Filter::number("f", 5.0..=2.0), &"reversed");
     invalid(Filter::number("f", 5.0..5.0), &"empty");
     let now = SystemTime::UNIX_EPOCH;

@@ -156,7 +156,6 @@ impl Schema {
     }
 
     /// Returns the fields, in the order in which they were declared.
-    #[must_use]
     pub fn fields(&self) -> &[Field] {
         &self.fields
     }
