@@ -1,5 +1,6 @@
 //! Which documents a search considers: the tree and how it is built.
 
+mod expression;
 mod matches;
 pub(crate) mod number;
 mod render;
@@ -9,6 +10,7 @@ use std::fmt;
 use std::ops::{BitAnd, BitOr, Not, RangeBounds};
 use std::time::SystemTime;
 
+pub(crate) use expression::{MISSING_NUMBER, MISSING_TAG, decoded, push_encoded};
 use number::Interval;
 pub use render::{Rendered, Rendering};
 pub use text::{MAX_WORD_BYTES, Text};
