@@ -17,6 +17,7 @@ mod schema;
 mod similarity;
 mod tenant;
 mod vector;
+mod vector_set;
 #[cfg(feature = "yaml")]
 mod yaml;
 
@@ -44,3 +45,6 @@ pub use schema::{
 pub use similarity::{Distance, Similarity};
 pub use tenant::TenantIndex;
 pub use vector::{MAX_DIMENSIONS, Vector};
+pub use vector_set::{
+    Quantization, RedisVectorSet, VECTOR_SET_KEYS, VectorSetInfo, VectorSetOptions,
+};

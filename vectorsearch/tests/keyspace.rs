@@ -17,6 +17,7 @@ use inferkit_vectorsearch::{
 const SCRIPTS: &[(&str, &str)] = &[
     ("put", include_str!("../src/scripts/put.lua")),
     ("update", include_str!("../src/scripts/update.lua")),
+    ("set_attributes", include_str!("../src/scripts/set_attributes.lua")),
 ];
 
 async fn pool(url: &str) -> DynDriver {

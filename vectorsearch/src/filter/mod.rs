@@ -1,6 +1,7 @@
 //! Which documents a search considers: the tree and how it is built.
 
 mod check;
+mod expression;
 mod matches;
 pub(crate) mod number;
 mod render;
@@ -12,6 +13,7 @@ use std::time::SystemTime;
 
 use check::Problem;
 pub(crate) use check::stored_tag_problem;
+pub(crate) use expression::{MISSING_NUMBER, MISSING_TAG, decoded, push_encoded};
 use number::Interval;
 pub use render::{Rendered, Rendering};
 pub use text::{MAX_WORD_BYTES, Text};

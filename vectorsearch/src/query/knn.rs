@@ -195,6 +195,10 @@ impl Knn {
         self.ef_runtime.unwrap_or_else(|| (2 * self.k).max(64))
     }
 
+    pub(crate) fn policy(&self) -> Option<HybridPolicy> {
+        self.policy
+    }
+
     pub(crate) fn field(&self) -> &str {
         &self.field
     }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::field::Empty;
 
 pub use bulk::Verification;
+pub(crate) use write::send;
 
 use crate::error::is_index_exists;
 use crate::{

@@ -1,5 +1,7 @@
 use futures_util::{StreamExt as _, stream};
-use inferkit_core::{Batch, Cmd, Driver as _, DriverExt as _, ErrorKind, FromReply, Script};
+use inferkit_core::{
+    Batch, Cmd, Driver as _, DriverExt as _, DynDriver, ErrorKind, FromReply, Script,
+};
 
 use super::RedisVectorIndex;
 use crate::document::key;
@@ -85,37 +87,45 @@ impl RedisVectorIndex {
         Ok(self.send::<u64>(cmds).await?.into_iter().sum())
     }
 
-    /// Sends commands in chunks, and returns their answers in order, or the first failure.
     pub(super) async fn send<T: FromReply + Send>(&self, cmds: Vec<Cmd>) -> Result<Vec<T>> {
-        let total = cmds.len();
-        let chunks = chunks(cmds).into_iter().map(|cmds| self.send_chunk::<T>(cmds));
-        let mut chunks = stream::iter(chunks).buffered(CHUNKS_AHEAD);
-        let mut answers = Vec::with_capacity(total);
-        let mut failure = None;
-        while let (Some(chunk), None) = (chunks.next().await, &failure) {
-            for answer in chunk {
-                match answer {
-                    Ok(answer) => answers.push(answer),
-                    Err(error) => failure = failure.or(Some(error)),
-                }
+        send(&self.driver, cmds).await
+    }
+}
+
+/// Sends commands in chunks, and returns their answers in order, or the first failure.
+pub(crate) async fn send<T: FromReply + Send>(
+    driver: &DynDriver,
+    cmds: Vec<Cmd>,
+) -> Result<Vec<T>> {
+    let total = cmds.len();
+    let chunks = chunks(cmds).into_iter().map(|cmds| send_chunk::<T>(driver, cmds));
+    let mut chunks = stream::iter(chunks).buffered(CHUNKS_AHEAD);
+    let mut answers = Vec::with_capacity(total);
+    let mut failure = None;
+    while let (Some(chunk), None) = (chunks.next().await, &failure) {
+        for answer in chunk {
+            match answer {
+                Ok(answer) => answers.push(answer),
+                Err(error) => failure = failure.or(Some(error)),
             }
-        }
-        match failure {
-            None => Ok(answers),
-            Some(source) if 1 < total => {
-                Err(Error::Incomplete { done: answers.len(), total, source })
-            }
-            Some(source) => Err(Error::Backend(source)),
         }
     }
+    match failure {
+        None => Ok(answers),
+        Some(source) if 1 < total => Err(Error::Incomplete { done: answers.len(), total, source }),
+        Some(source) => Err(Error::Backend(source)),
+    }
+}
 
-    async fn send_chunk<T: FromReply>(&self, cmds: Vec<Cmd>) -> Vec<inferkit_core::Result<T>> {
-        let mut batch = Batch::new();
-        let slots: Vec<_> = cmds.into_iter().map(|cmd| batch.push::<T>(cmd)).collect();
-        match self.driver.run(batch).await {
-            Ok(mut answers) => slots.into_iter().map(|slot| answers.take(slot)).collect(),
-            Err(error) => vec![Err(error)],
-        }
+async fn send_chunk<T: FromReply>(
+    driver: &DynDriver,
+    cmds: Vec<Cmd>,
+) -> Vec<inferkit_core::Result<T>> {
+    let mut batch = Batch::new();
+    let slots: Vec<_> = cmds.into_iter().map(|cmd| batch.push::<T>(cmd)).collect();
+    match driver.run(batch).await {
+        Ok(mut answers) => slots.into_iter().map(|slot| answers.take(slot)).collect(),
+        Err(error) => vec![Err(error)],
     }
 }
 
