@@ -27,7 +27,7 @@ impl Conditions {
             });
             match (*word, number.filter(|number| number.is_finite())) {
                 ("under" | "below" | "max" | "most", Some(price)) => {
-                    conditions.at_most = Some(price)
+                    conditions.at_most = Some(price);
                 }
                 ("over" | "above" | "least", Some(price)) => conditions.at_least = Some(price),
                 _ => {}
