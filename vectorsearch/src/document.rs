@@ -146,6 +146,16 @@ impl Document {
         }
     }
 
+    /// Checks the document against a schema, and returns its fields in their stored form.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidField`], [`Error::DimensionMismatch`], and those of [`DataType::encode`](crate::DataType::encode).
+    pub fn encode(&self, schema: &Schema) -> Result<Vec<(&str, Cow<'_, [u8]>)>> {
+        self.check()?;
+        self.fields().map(|(name, value)| Ok((name, encode_field(schema, name, value)?))).collect()
+    }
+
     /// Puts the id below another one.
     pub(crate) fn under(mut self, parent: &str) -> Self {
         self.id = format!("{parent}/{}", self.id);

@@ -8,7 +8,7 @@ mod write;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use inferkit_core::keys::{KeyFamily, Ttl, decode};
+use inferkit_core::keys::{KeyFamily, Ttl};
 use inferkit_core::{Cmd, DriverExt as _, DynDriver};
 use tokio::time::Instant;
 use tracing::field::Empty;
@@ -310,8 +310,7 @@ impl VectorIndex for RedisVectorIndex {
     }
 
     fn id(&self, key: &[u8]) -> Option<String> {
-        let id = key.strip_prefix(self.schema.prefix().as_bytes())?;
-        String::from_utf8(decode(str::from_utf8(id).ok()?)?).ok()
+        self.schema.id(key)
     }
 
     /// One `EVALSHA` for one document; more go as a `MULTI` of `DEL`, `HSET` and `PEXPIRE` for each 16 of them, eight of
