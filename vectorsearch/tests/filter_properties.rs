@@ -172,8 +172,7 @@ fn tags() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn numbers() -> impl Strategy<Value = Vec<u8>> {
-    const ODD: &[&str] =
-        &["inf", "-inf", "1e3", "5.", ".5", "-0", "+2", "0.1", "1e-7", "123456789.125"];
+    const ODD: &[&str] = &["1e3", "5.", ".5", "-0", "+2", "0.1", "1e-7", "123456789.125"];
     prop_oneof![
         select(ODD).prop_map(str::to_owned),
         (-5_i32..5).prop_map(|number| number.to_string()),

@@ -130,7 +130,7 @@ impl Filter {
     /// Considers documents whose NUMERIC `field` holds a number in `range`.
     ///
     /// `5.0..=5.0` asks for equality; a pair of [`Bound`](std::ops::Bound)s can leave out the lower end too.
-    /// An open side takes in the infinite numbers on it.
+    /// Infinite numbers, which [`Document`](crate::Document) does not take, may be found or not.
     ///
     /// # Errors
     ///
