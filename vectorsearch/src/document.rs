@@ -43,6 +43,9 @@ pub struct Document {
     ttl: Option<Duration>,
 }
 
+/// The fields of a [`Document`] in their stored form: names and bytes.
+pub type Encoded<'d> = Vec<(&'d str, Cow<'d, [u8]>)>;
+
 /// The value of a field of a [`Document`]; made of text, bytes, numbers and [`Vector`]s with `into()`.
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
@@ -151,7 +154,7 @@ impl Document {
     /// # Errors
     ///
     /// [`Error::InvalidField`], [`Error::DimensionMismatch`], and those of [`DataType::encode`](crate::DataType::encode).
-    pub fn encode(&self, schema: &Schema) -> Result<Vec<(&str, Cow<'_, [u8]>)>> {
+    pub fn encode(&self, schema: &Schema) -> Result<Encoded<'_>> {
         self.check()?;
         self.fields().map(|(name, value)| Ok((name, encode_field(schema, name, value)?))).collect()
     }

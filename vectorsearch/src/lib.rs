@@ -21,7 +21,7 @@ mod vector_set;
 #[cfg(feature = "yaml")]
 mod yaml;
 
-pub use document::{Document, MAX_FIELDS, Value};
+pub use document::{Document, Encoded, MAX_FIELDS, Value};
 pub use engine::{Capability, Engine};
 pub use error::{Error, Result};
 pub use fields::Fields;
