@@ -128,6 +128,12 @@ impl Cmd {
         self
     }
 
+    /// Returns the number of bytes of the name and all arguments.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.data.len()
+    }
+
     /// Returns the command's name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -68,6 +68,12 @@ impl fmt::Display for Namespace {
 pub struct KeyBuilder(String);
 
 impl KeyBuilder {
+    /// Goes on from a [prefix](Self::prefix), such as that of an index; its closing `:` may be there or not.
+    #[must_use]
+    pub fn after(prefix: &str) -> Self {
+        Self(prefix.strip_suffix(':').unwrap_or(prefix).to_owned())
+    }
+
     /// Appends a user's component, percent-encoded.
     #[must_use]
     pub fn part(mut self, component: impl AsRef<[u8]>) -> Self {
@@ -86,6 +92,20 @@ impl KeyBuilder {
             self.0.push('%');
         }
         self.0.push('}');
+        self
+    }
+
+    /// Appends bytes as lower-case hex digits, such as a digest.
+    #[must_use]
+    pub fn hex(mut self, bytes: &[u8]) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        self.0.reserve(1 + 2 * bytes.len());
+        self.0.push(':');
+        for byte in bytes {
+            for digit in [byte >> 4, byte & 15] {
+                self.0.push(char::from(DIGITS.get(usize::from(digit)).copied().unwrap_or(b'0')));
+            }
+        }
         self
     }
 

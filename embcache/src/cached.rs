@@ -6,8 +6,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tracing::field::Empty;
 
-use crate::format::{check, decode, encode};
-use crate::{Embedder, EmbeddingCache, EmbeddingKey, Error, Result};
+use crate::flights::Flights;
+use crate::format::{check, decode, encode_as};
+use crate::stats::{Counters, EmbeddingStats};
+use crate::{Embedder, EmbeddingCache, EmbeddingKey, Error, Precision, Result};
 
 /// A hundred years.
 const LONGEST_TTL: Duration = Duration::from_secs(36_525 * 24 * 60 * 60);
@@ -29,6 +31,8 @@ pub enum OnCacheError {
 /// One call asks the cache once for all texts, embeds what is missing in one call of the inner embedder (texts that
 /// occur several times only once), and writes what is new at once: two round trips at most, one if everything is there,
 /// none for no texts.
+/// A text that another call of this process is embedding at that moment is waited for, not embedded again; clones share
+/// that and the [statistics](Self::stats).
 ///
 /// # Examples
 ///
@@ -60,6 +64,10 @@ pub struct CachedEmbedder<E> {
     version: u32,
     ttl: Duration,
     on_cache_error: OnCacheError,
+    precision: Precision,
+    keep_texts: bool,
+    flights: Arc<Flights>,
+    counters: Arc<Counters>,
 }
 
 impl<E: Embedder> CachedEmbedder<E> {
@@ -72,6 +80,10 @@ impl<E: Embedder> CachedEmbedder<E> {
             version: 1,
             ttl: DEFAULT_TTL,
             on_cache_error: OnCacheError::default(),
+            precision: Precision::default(),
+            keep_texts: false,
+            flights: Arc::default(),
+            counters: Arc::default(),
         }
     }
 
@@ -104,10 +116,89 @@ impl<E: Embedder> CachedEmbedder<E> {
         self
     }
 
+    /// Sets how exactly new vectors are stored, [`Precision::F32`] by default; stored ones are read in any precision.
+    ///
+    /// The call that embeds a text returns the vector as the cache will, so that a text always has one vector.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// Stores each text behind its vector, so that [`RedisEmbeddingCache::migrate`](crate::RedisEmbeddingCache::migrate)
+    /// can embed it with the next model; it is off by default, and no text is stored then.
+    #[must_use]
+    pub fn with_kept_texts(mut self) -> Self {
+        self.keep_texts = true;
+        self
+    }
+
+    /// Returns what this embedder and its clones have done since it was made.
+    #[must_use]
+    pub fn stats(&self) -> EmbeddingStats {
+        self.counters.read()
+    }
+
+    /// Returns the caller's version of the model.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
     /// Returns the embedder behind the cache.
     #[must_use]
     pub fn inner(&self) -> &E {
         &self.embedder
+    }
+
+    /// Reads what is stored; what is damaged counts as missing.
+    async fn read(&self, keys: &[EmbeddingKey]) -> Result<Vec<Option<Vec<f32>>>> {
+        let stored = self.cache.get_many(keys).await;
+        let stored: Vec<Option<Bytes>> = self.tolerate(stored, || vec![None; keys.len()])?;
+        if stored.len() != keys.len() {
+            return Err(Error::CountMismatch { expected: keys.len(), got: stored.len() });
+        }
+        let dimensions = self.embedder.dimensions();
+        let mut vectors = Vec::with_capacity(keys.len());
+        for value in stored {
+            vectors.push(match value.map(|value| decode(&value, dimensions)).transpose() {
+                Ok(vector) => vector,
+                Err(error @ (Error::Damaged { .. } | Error::DimensionMismatch { .. })) => {
+                    tracing::warn!(%error, "a cached embedding is replaced");
+                    None
+                }
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(vectors)
+    }
+
+    /// Embeds the texts at `places`, stores them, and puts their vectors in place.
+    async fn fill(
+        &self,
+        places: &[usize],
+        texts: &[&str],
+        keys: &[EmbeddingKey],
+        vectors: &mut [Option<Vec<f32>>],
+    ) -> Result<()> {
+        let wanted: Vec<&str> =
+            places.iter().filter_map(|&place| texts.get(place).copied()).collect();
+        let embedded = self.embed_missing(&wanted).await?;
+        let mut entries = Vec::with_capacity(places.len());
+        for ((&place, text), vector) in places.iter().zip(wanted).zip(embedded) {
+            let text = self.keep_texts.then_some(text);
+            let stored = encode_as(&vector, self.precision, text)?;
+            let vector = match self.precision {
+                Precision::F32 => vector,
+                _ => decode(&stored, vector.len())?,
+            };
+            if let (Some(key), Some(slot)) = (keys.get(place), vectors.get_mut(place)) {
+                entries.push((key.clone(), stored));
+                *slot = Some(vector);
+            }
+        }
+        let written = self.cache.put_many(&entries, self.ttl).await;
+        self.tolerate(written, || ())
     }
 
     /// Embeds `texts` with the inner embedder and checks what comes.
@@ -173,56 +264,47 @@ impl<E: Embedder> Embedder for CachedEmbedder<E> {
             ));
         }
         // The distinct texts, and the one that each text is.
-        let mut places = HashMap::with_capacity(texts.len());
-        let mut distinct = Vec::with_capacity(texts.len());
+        let model: Arc<str> = self.embedder.model().into();
+        let mut places: HashMap<[u8; 32], usize> = HashMap::with_capacity(texts.len());
+        let (mut distinct, mut keys) = (Vec::new(), Vec::with_capacity(texts.len()));
         let mut place_of = Vec::with_capacity(texts.len());
         for &text in texts {
-            place_of.push(*places.entry(text).or_insert_with(|| {
+            let key = EmbeddingKey::new(self.version, Arc::clone(&model), text);
+            place_of.push(*places.entry(*key.digest()).or_insert_with(|| {
                 distinct.push(text);
+                keys.push(key);
                 distinct.len() - 1
             }));
         }
-        let model: Arc<str> = self.embedder.model().into();
-        let keys: Vec<EmbeddingKey> = distinct
-            .iter()
-            .map(|text| EmbeddingKey::new(self.version, Arc::clone(&model), text))
-            .collect();
-        let stored = self.cache.get_many(&keys).await;
-        let stored: Vec<Option<Bytes>> = self.tolerate(stored, || vec![None; keys.len()])?;
-        if stored.len() != keys.len() {
-            return Err(Error::CountMismatch { expected: keys.len(), got: stored.len() });
-        }
-        let dimensions = self.embedder.dimensions();
-        let mut vectors = Vec::with_capacity(keys.len());
-        for value in stored {
-            vectors.push(match value.map(|value| decode(&value, dimensions)).transpose() {
-                Ok(vector) => vector,
-                Err(error @ (Error::Damaged { .. } | Error::DimensionMismatch { .. })) => {
-                    tracing::warn!(%error, "a cached embedding is replaced");
-                    None
-                }
-                Err(error) => return Err(error),
-            });
-        }
-        let missing: Vec<usize> = vectors
-            .iter()
-            .enumerate()
-            .filter(|(_, vector)| vector.is_none())
-            .map(|(place, _)| place)
-            .collect();
-        tracing::Span::current().record("misses", missing.len());
-        if !missing.is_empty() {
-            let wanted: Vec<&str> =
-                missing.iter().filter_map(|&place| distinct.get(place).copied()).collect();
-            let mut entries = Vec::with_capacity(missing.len());
-            for (place, vector) in missing.into_iter().zip(self.embed_missing(&wanted).await?) {
-                if let (Some(key), Some(slot)) = (keys.get(place), vectors.get_mut(place)) {
-                    entries.push((key.clone(), encode(&vector)?));
+        let mut vectors = self.read(&keys).await?;
+        let missing = |vectors: &[Option<Vec<f32>>]| -> Vec<usize> {
+            let open = vectors.iter().enumerate().filter(|(_, vector)| vector.is_none());
+            open.map(|(place, _)| place).collect()
+        };
+        let mut open = missing(&vectors);
+        self.counters.looked_up(&distinct, &open, texts.len() - distinct.len());
+        tracing::Span::current().record("misses", open.len());
+        while !open.is_empty() {
+            let digests =
+                open.iter().filter_map(|&place| Some((place, *keys.get(place)?.digest())));
+            let mut claim = self.flights.claim(digests);
+            let theirs = std::mem::take(&mut claim.theirs);
+            if !claim.mine.is_empty() {
+                self.fill(&claim.mine, &distinct, &keys, &mut vectors).await?;
+                let made = claim.mine.iter().filter_map(|&place| vectors.get(place)?.as_deref());
+                claim.land(made);
+            }
+            // Before waiting: others may wait for what was just made.
+            drop(claim);
+            self.counters.shared(theirs.len());
+            for (place, awaited) in theirs {
+                if let (Some(slot), Some(vector)) = (vectors.get_mut(place), awaited.vector().await)
+                {
                     *slot = Some(vector);
                 }
             }
-            let written = self.cache.put_many(&entries, self.ttl).await;
-            self.tolerate(written, || ())?;
+            // What others gave up is claimed in the next round.
+            open = missing(&vectors);
         }
         if texts.len() == vectors.len() {
             return Ok(vectors.into_iter().flatten().collect());

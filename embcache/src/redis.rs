@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use inferkit_core::keys::{Key, KeyFamily, Namespace, Ttl};
+use inferkit_core::keys::{Key, KeyBuilder, KeyFamily, Namespace, Ttl};
 use inferkit_core::{Batch, Cmd, DriverExt as _, DynDriver, ErrorKind};
 
 use crate::cached::ttl_millis;
@@ -16,7 +16,7 @@ pub const KEYS: &[KeyFamily] = &[KeyFamily::new(
     "emb:v<version>:<model>:<sha256 hex>",
     "string",
     Ttl::Always("7 days, or as the caller sets it"),
-    &["MGET", "GET", "SET"],
+    &["MGET", "GET", "SET", "SCAN", "MEMORY|USAGE"],
 )];
 
 /// Embeddings on Redis: one string each, with an expiry.
@@ -24,7 +24,7 @@ pub const KEYS: &[KeyFamily] = &[KeyFamily::new(
 /// Cloning is cheap, and clones share the connection.
 #[derive(Clone, Debug)]
 pub struct RedisEmbeddingCache {
-    driver: DynDriver,
+    pub(crate) driver: DynDriver,
     namespace: Namespace,
     /// The server is a cluster that said so: an `MGET` of keys in several slots is refused.
     is_cluster: Arc<AtomicBool>,
@@ -40,18 +40,40 @@ impl RedisEmbeddingCache {
     /// Returns the server's key of an embedding.
     #[must_use]
     pub fn key(&self, key: &EmbeddingKey) -> Key {
-        self.namespace
-            .family("emb")
-            .part(format!("v{}", key.version()))
-            .part(key.model())
-            .part(hex(key.digest()))
-            .build()
+        self.of_model(key.version(), key.model()).hex(key.digest()).build()
+    }
+
+    /// The beginning of all keys.
+    pub(crate) fn family(&self) -> KeyBuilder {
+        self.namespace.family("emb")
+    }
+
+    /// The beginning of all keys of a model.
+    pub(crate) fn of_model(&self, version: u32, model: &str) -> KeyBuilder {
+        self.family().part(format!("v{version}")).part(model)
+    }
+
+    /// The keys, whose beginning is made once for each run of the same model.
+    fn keys<'k>(&self, keys: &'k [EmbeddingKey]) -> impl Iterator<Item = Key> + use<'_, 'k> {
+        let mut last: Option<(&EmbeddingKey, KeyBuilder)> = None;
+        keys.iter().map(move |key| {
+            let same = |(other, _): &&(&EmbeddingKey, KeyBuilder)| {
+                other.version() == key.version() && other.model() == key.model()
+            };
+            if let Some((_, beginning)) = last.as_ref().filter(same) {
+                return beginning.clone().hex(key.digest()).build();
+            }
+            let beginning = self.of_model(key.version(), key.model());
+            let built = beginning.clone().hex(key.digest()).build();
+            last = Some((key, beginning));
+            built
+        })
     }
 
     async fn get_each(&self, keys: &[EmbeddingKey]) -> Result<Vec<Option<Bytes>>> {
         let mut batch = Batch::new();
-        let get = |key| Cmd::with_capacity("GET", 128).key(self.key(key)).readonly();
-        let slots: Vec<_> = keys.iter().map(|key| batch.push(get(key))).collect();
+        let get = |key| Cmd::with_capacity("GET", 128).key(key).readonly();
+        let slots: Vec<_> = self.keys(keys).map(|key| batch.push(get(key))).collect();
         let mut answers = self.driver.run(batch).await?;
         slots.into_iter().map(|slot| Ok(answers.take(slot)?)).collect()
     }
@@ -68,8 +90,8 @@ impl EmbeddingCache for RedisEmbeddingCache {
             return self.get_each(keys).await;
         }
         let mut cmd = Cmd::with_capacity("MGET", 128 * keys.len());
-        for key in keys {
-            cmd = cmd.key(self.key(key));
+        for key in self.keys(keys) {
+            cmd = cmd.key(key);
         }
         let values: Vec<Option<Bytes>> = match self.driver.query(cmd.readonly()).await {
             Err(error) if error.kind() == ErrorKind::CrossSlot => {
@@ -104,14 +126,4 @@ impl EmbeddingCache for RedisEmbeddingCache {
         }
         Ok(())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
-    }
-    text
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use inferkit_core::{Cmd, DriverExt as _, DynDriver, ErrorKind, ManualClock};
 use inferkit_embcache::{
     CachedEmbedder, Embedder, EmbedderExt as _, EmbeddingCache, EmbeddingKey, Error, KEYS,
-    MemoryEmbeddingCache, OnCacheError, RedisEmbeddingCache, Result, encode,
+    MemoryEmbeddingCache, OnCacheError, Pace, Precision, RedisEmbeddingCache, Result, encode,
 };
 use inferkit_localredis::{Flavor, Server};
 use support::{Counting, vector_of};
@@ -234,4 +234,157 @@ async fn a_batch_is_one_mget_and_one_pipeline() {
 fn the_key_table_of_the_readme_is_the_crate_s() {
     let readme = include_str!("../README.md");
     assert!(readme.contains(&inferkit_core::keys::markdown(KEYS)));
+}
+
+/// An embedder that takes a while, and counts.
+#[derive(Clone, Debug, Default)]
+struct Slow {
+    inner: Counting,
+    fail_first: Arc<std::sync::atomic::AtomicBool>,
+}
+
+#[async_trait]
+impl Embedder for Slow {
+    fn model(&self) -> &str {
+        self.inner.model()
+    }
+
+    fn dimensions(&self) -> usize {
+        self.inner.dimensions()
+    }
+
+    async fn embed_many(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if self.fail_first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            return Err(Error::embedder("once"));
+        }
+        self.inner.embed_many(texts).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_of_one_process_embed_a_text_once() {
+    for cache in caches().await {
+        let slow = Slow::default();
+        let embedder = CachedEmbedder::new(slow.clone(), cache);
+        let calls = (0..32).map(|n| {
+            let embedder = embedder.clone();
+            tokio::spawn(async move {
+                let own = format!("own {}", n % 4);
+                embedder.embed_many(&["all", &own]).await.unwrap()
+            })
+        });
+        for (n, call) in calls.collect::<Vec<_>>().into_iter().enumerate() {
+            let own = format!("own {}", n % 4);
+            assert_eq!(call.await.unwrap(), [vector_of("all"), vector_of(&own)]);
+        }
+        let mut embedded = slow.inner.calls().concat();
+        embedded.sort();
+        assert_eq!(embedded, ["all", "own 0", "own 1", "own 2", "own 3"]);
+        let stats = embedder.stats();
+        assert_eq!(stats.misses - stats.shared, 5, "{stats:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_call_that_fails_or_is_dropped_embeds_the_text_itself() {
+    let slow = Slow::default();
+    slow.fail_first.store(true, std::sync::atomic::Ordering::SeqCst);
+    let embedder = CachedEmbedder::new(slow.clone(), Arc::new(MemoryEmbeddingCache::default()));
+    let both = tokio::join!(embedder.embed("a"), embedder.embed("a"));
+    assert!(both.0.is_err());
+    assert_eq!(both.1.unwrap(), vector_of("a"));
+
+    let first = tokio::spawn({
+        let embedder = embedder.clone();
+        async move { embedder.embed("b").await }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let second = tokio::spawn(async move { embedder.embed("b").await });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    first.abort();
+    assert_eq!(second.await.unwrap().unwrap(), vector_of("b"));
+    assert_eq!(slow.inner.calls(), [["a"], ["b"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statistics_tell_what_was_saved() {
+    let cache = Arc::new(MemoryEmbeddingCache::default());
+    let embedder = CachedEmbedder::new(Counting::default(), cache);
+    embedder.embed_many(&["four", "four", "sevenxx"]).await.unwrap();
+    embedder.embed_many(&["four", "new"]).await.unwrap();
+    let stats = embedder.stats();
+    assert_eq!((stats.hits, stats.misses, stats.duplicates, stats.shared), (1, 3, 1, 0));
+    assert_eq!(stats.saved_bytes, 4);
+    assert!((stats.hit_rate() - 0.25).abs() < 1e-9);
+    assert!((stats.saved_money(2.0).unwrap() - 2e-6).abs() < 1e-12);
+    for price in [-1.0, f64::NAN, f64::INFINITY] {
+        assert!(matches!(stats.saved_money(price), Err(Error::Config(_))));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_has_one_vector_in_every_precision() {
+    for cache in caches().await {
+        for (version, precision) in [(1, Precision::F32), (2, Precision::F16), (3, Precision::I8)] {
+            let embedder = CachedEmbedder::new(Counting::default(), Arc::clone(&cache));
+            let embedder = embedder.with_version(version).with_precision(precision);
+            let first = embedder.embed("some text").await.unwrap();
+            assert_eq!(embedder.embed("some text").await.unwrap(), first);
+            assert_eq!(embedder.stats().hits, 1);
+            // Another setting reads what is there.
+            let other = CachedEmbedder::new(Counting::default(), Arc::clone(&cache));
+            assert_eq!(other.with_version(version).embed("some text").await.unwrap(), first);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_model_takes_the_texts_of_the_old_one() {
+    let cache = support::on_pool(Flavor::Plain).await;
+    let shared: Arc<dyn EmbeddingCache> = Arc::new(cache.clone());
+    let old = CachedEmbedder::new(Counting::default(), Arc::clone(&shared)).with_kept_texts();
+    let texts: Vec<String> = (0..250).map(|n| format!("text {n} {{*}} é")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    old.embed_many(&texts).await.unwrap();
+    let bare = CachedEmbedder::new(Counting::default(), Arc::clone(&shared));
+    bare.embed_many(&["without its text"]).await.unwrap();
+    let damaged = EmbeddingKey::new(1, old.model(), "damaged");
+    shared
+        .put_many(&[(damaged, Bytes::from_static(b"??"))], Duration::from_secs(60))
+        .await
+        .unwrap();
+
+    let counting = Counting::default();
+    let new = CachedEmbedder::new(counting.clone(), Arc::clone(&shared)).with_version(2);
+    let same = cache.migrate(1, new.model(), &old, Pace::default(), |_| {}).await;
+    assert!(matches!(same, Err(Error::Config(_))));
+    // Stopped half-way, and called again.
+    let stopped = tokio::time::timeout(
+        Duration::from_millis(60),
+        cache.migrate(1, new.model(), &new, Pace::batches_of(10).at_most(1_000.0).unwrap(), |_| {}),
+    );
+    assert!(stopped.await.is_err());
+    let half = counting.calls().concat().len();
+    assert!(0 < half && half < 250, "{half}");
+    let mut looks = Vec::new();
+    let pace = Pace::batches_of(10);
+    let migrated = cache.migrate(1, new.model(), &new, pace, |m| looks.push(m.done)).await.unwrap();
+    assert_eq!((migrated.seen, migrated.done), (252, 250));
+    assert_eq!((migrated.without_text, migrated.unreadable), (1, 1));
+    assert!(looks.is_sorted() && 10 < looks.len());
+    assert_eq!(counting.calls().concat().len(), 250, "nothing is embedded twice");
+
+    let stats = new.stats();
+    new.embed_many(&texts).await.unwrap();
+    assert_eq!(new.stats().hits - stats.hits, 250);
+    let usage = cache.usage().await.unwrap();
+    let found: Vec<(u32, u64)> = usage.iter().map(|model| (model.version, model.entries)).collect();
+    assert_eq!(found, [(1, 252), (2, 250)]);
+    assert!(
+        usage.iter().all(|model| model.model == new.model() && 50 * model.entries < model.bytes)
+    );
+    for rate in [0.0, -1.0, f64::NAN] {
+        assert!(matches!(pace.at_most(rate), Err(Error::Config(_))));
+    }
 }

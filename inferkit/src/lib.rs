@@ -15,4 +15,6 @@ pub mod prelude {
     pub use inferkit_embcache::{Embedder as _, EmbedderExt as _, EmbeddingCache as _};
     #[cfg(feature = "semcache")]
     pub use inferkit_semcache::{SemanticCache as _, SemanticCacheExt as _};
+    #[cfg(feature = "vectorsearch")]
+    pub use inferkit_vectorsearch::{VectorIndex as _, VectorIndexExt as _};
 }

@@ -3,10 +3,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use inferkit_core::keys::{Key, KeyBuilder, KeyFamily, Namespace, Ttl};
+use inferkit_core::observe::{self, Stopwatch};
 use inferkit_core::{Cmd, DriverExt as _, DynDriver, Reply, Script};
 use inferkit_embcache::Embedder;
 use inferkit_vectorsearch::{
     Algorithm, Filter, Hit as Row, Knn, MAX_K, RedisVectorIndex, Schema, Vector, VectorField,
+    VectorIndexExt as _,
 };
 use tracing::field::Empty;
 use tracing::{Instrument as _, debug_span};
@@ -311,7 +313,7 @@ impl RedisSemanticCache {
             TOKENS_USED,
             PROMPT,
         ])?;
-        let result = self.index.search(&query).await?;
+        let result = self.index.knn(&query).await?;
         let mut found = Found {
             crowded: 0 < result.skipped + result.unusable,
             partial: result.partial,
@@ -373,7 +375,9 @@ impl SemanticCache for RedisSemanticCache {
     /// eight times the candidates if none of the first could be served because they had expired or were damaged.
     async fn lookup(&self, request: &Request) -> Result<Lookup> {
         let span = debug_span!("semcache.lookup", outcome = Empty, similarity = Empty);
+        let time = Stopwatch::start();
         let lookup = self.find(request).instrument(span.clone()).await;
+        observe_lookup(&lookup, time);
         if !span.is_disabled() {
             span.record("outcome", lookup.as_ref().map_or(FAILED, Lookup::outcome));
             if let Some(hit) = lookup.as_ref().ok().and_then(Lookup::hit) {
@@ -394,6 +398,7 @@ impl SemanticCache for RedisSemanticCache {
         let stored = self.put(request, answer, embedding).instrument(span.clone()).await;
         let outcome = if stored.is_ok() { "stored" } else { FAILED };
         span.record("outcome", outcome);
+        observe::count("inferkit_semcache_stores_total", &[("outcome", outcome)], 1);
         stored
     }
 
@@ -409,6 +414,19 @@ impl SemanticCache for RedisSemanticCache {
         };
         span.record("outcome", outcome);
         Ok(removed?)
+    }
+}
+
+fn observe_lookup(lookup: &Result<Lookup>, time: Stopwatch) {
+    let labels = [("outcome", lookup.as_ref().map_or(FAILED, Lookup::outcome))];
+    time.record("inferkit_semcache_lookup_seconds", &labels);
+    observe::count("inferkit_semcache_lookups_total", &labels, 1);
+    if let Ok(Lookup::Semantic(hit)) = lookup {
+        observe::record("inferkit_semcache_hit_similarity", &[], hit.similarity.as_f64());
+    }
+    if let Some(tokens) = lookup.as_ref().ok().and_then(Lookup::hit).and_then(|hit| hit.tokens_used)
+    {
+        observe::count("inferkit_semcache_tokens_saved_total", &[], tokens);
     }
 }
 

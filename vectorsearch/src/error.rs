@@ -12,6 +12,15 @@ pub enum Error {
     /// The server could not be asked, or refused.
     #[error(transparent)]
     Backend(#[from] inferkit_core::Error),
+    /// A data type is one in which vectors are not stored from here.
+    #[error(
+        "vectors are not stored as {data_type} from here: enable the feature `half` for 16-bit floats, or use FLOAT32"
+    )]
+    #[non_exhaustive]
+    DataTypeUnsupported {
+        /// The data type, by the name that the server gives it.
+        data_type: &'static str,
+    },
     /// A vector has another number of dimensions than the field, or than the vector it is compared with.
     #[error(
         "expected {expected} dimensions, got {got}: use the embedding model that the index was made for"
@@ -23,6 +32,15 @@ pub enum Error {
         /// The dimensions that came.
         got: usize,
     },
+    /// A vector cannot be stored in the data type of its field.
+    #[error(
+        "a component of the vector is too large for {data_type}, or all are too small: scale the vector, or use FLOAT32"
+    )]
+    #[non_exhaustive]
+    DoesNotFit {
+        /// The data type, by the name that the server gives it.
+        data_type: &'static str,
+    },
     /// Two fields of a schema have the same name.
     #[error("field `{field}` is declared twice: give every field of a schema its own name")]
     #[non_exhaustive]
@@ -30,9 +48,20 @@ pub enum Error {
         /// The name.
         field: String,
     },
+    /// The server's search cannot do what a schema or a call needs.
+    #[error("{engine} has no {what}: {instead}")]
+    #[non_exhaustive]
+    EngineLacks {
+        /// The engine and its version.
+        engine: String,
+        /// What it lacks.
+        what: &'static str,
+        /// What to do instead.
+        instead: &'static str,
+    },
     /// A filter has no value, or an empty one, which would match nothing or everything by accident.
     #[error(
-        "the filter on `{field}` has an empty value or none: pass a value, or Filter::everything() to match all"
+        "the filter on `{field}` has an empty value or none: pass a value, or Filter::all() to match all"
     )]
     #[non_exhaustive]
     EmptyFilterValue {
@@ -52,6 +81,19 @@ pub enum Error {
         field: String,
         /// The kind of field that the query needs.
         expected: &'static str,
+    },
+    /// Some documents were written, and then the server failed.
+    #[error(
+        "{done} of {total} documents were done: repeat the call, it changes nothing that is done already"
+    )]
+    #[non_exhaustive]
+    Incomplete {
+        /// The number of documents that are known to be done.
+        done: usize,
+        /// The number of documents of the call.
+        total: usize,
+        /// The first failure.
+        source: inferkit_core::Error,
     },
     /// The server has no index of this name.
     #[error("index `{index}` does not exist: call ensure_index() first")]
@@ -73,8 +115,17 @@ pub enum Error {
         /// How much of it was complete, in percent.
         percent: f64,
     },
+    /// A document does not fit the schema.
+    #[error("field `{field}` of the document {problem}")]
+    #[non_exhaustive]
+    InvalidField {
+        /// The field.
+        field: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// A filter value is one that the server cannot match.
-    #[error("the filter value on `{field}` {problem}: store and filter by a digest of it instead")]
+    #[error("the filter value on `{field}` {problem}")]
     #[non_exhaustive]
     InvalidFilterValue {
         /// The field of the filter.
@@ -102,6 +153,15 @@ pub enum Error {
         /// The rule that it breaks.
         problem: &'static str,
     },
+    /// An option does not fit the field that it is set on.
+    #[error("field `{field}` has an option that does not fit it: {problem}")]
+    #[non_exhaustive]
+    InvalidOption {
+        /// The field.
+        field: String,
+        /// The rule that it breaks.
+        problem: &'static str,
+    },
     /// A number in a schema or query is out of its range.
     #[error("{name} is {got}: it takes {min} to {max}")]
     #[non_exhaustive]
@@ -124,15 +184,46 @@ pub enum Error {
         /// The prefix.
         prefix: String,
     },
+    /// A filter negates "everything", so it would match nothing.
+    #[error(
+        "the filter negates Filter::all() and matches nothing: leave the search out, or correct the filter"
+    )]
+    MatchesNothing,
+    /// A filter asks for documents that lack a field, and the index does not know them.
+    #[error(
+        "the index does not know which documents lack field `{field}`: declare it with Field::index_missing(), or store a tag that means \"missing\""
+    )]
+    #[non_exhaustive]
+    MissingNotIndexed {
+        /// The field.
+        field: String,
+    },
+    /// A removal or an update would reach every document.
+    #[error("the filter matches every document: narrow it, or allow that with Bulk::allow_all()")]
+    MatchesAll,
     /// A vector is so long that the server's arithmetic overflows on it.
     #[error("the norm of the vector is too large for 32-bit floats: scale the vector down")]
     NormTooLarge,
+    /// A value does not serialize to fields.
+    #[error("only structs and maps with text as keys can be fields of a document")]
+    #[non_exhaustive]
+    NotAMap {
+        /// What went wrong, where something did.
+        source: Option<serde_json::Error>,
+    },
     /// A distance is not a finite number.
     #[error("a distance must be a finite number, got {value}")]
     #[non_exhaustive]
     NotADistance {
         /// The number that came.
         value: f64,
+    },
+    /// A stored NUMERIC field does not hold a number, so the server would not have indexed the document.
+    #[error("field `{field}` of a document is not a number: write the document again")]
+    #[non_exhaustive]
+    NotANumber {
+        /// The field.
+        field: String,
     },
     /// A component of a vector is NaN or infinite.
     #[error(
@@ -142,6 +233,28 @@ pub enum Error {
     NotFinite {
         /// The position of the first such component.
         index: usize,
+    },
+    /// The stored fields do not read as the type asked for.
+    #[error("{problem}: ask for the field with returning(..), or correct the type")]
+    #[non_exhaustive]
+    Projection {
+        /// What is wrong, without the value.
+        problem: String,
+    },
+    /// A new index does not hold what the old one holds, so searches stay with the old one.
+    #[error(
+        "index `{index}` holds {got} documents and has {failures} failures, the index in use holds {expected}: look at FT.INFO, correct the documents or the schema, and call reindex() again"
+    )]
+    #[non_exhaustive]
+    ReindexIncomplete {
+        /// The new index, which was dropped again.
+        index: String,
+        /// The documents of the index in use.
+        expected: u64,
+        /// The documents of the new index.
+        got: u64,
+        /// The documents that the server could not index.
+        failures: u64,
     },
     /// The server has an index of this name with another schema.
     #[error(
@@ -201,12 +314,48 @@ pub enum Error {
         /// The field.
         field: String,
     },
+    /// An implementation cannot do what was asked of it.
+    #[error("{what}: {instead}")]
+    #[non_exhaustive]
+    Unsupported {
+        /// What cannot be done.
+        what: &'static str,
+        /// What to do instead.
+        instead: &'static str,
+    },
     /// Stored bytes are not a vector of 32-bit floats.
     #[error("{len} bytes are not a vector of 32-bit floats: the length must be a multiple of 4")]
     #[non_exhaustive]
     VectorBytes {
         /// The number of bytes.
         len: usize,
+    },
+    /// A text is not a schema in RedisVL's YAML format, or has something that is not supported.
+    #[error("not a schema in RedisVL's YAML format that can be used: {problem}")]
+    #[non_exhaustive]
+    Yaml {
+        /// What is wrong, and where.
+        problem: String,
+    },
+    /// A vector set exists with another shape.
+    #[error(
+        "vector set `{set}` exists with another shape ({difference}): use another index name, or the options it was made with"
+    )]
+    #[non_exhaustive]
+    VectorSetMismatch {
+        /// The key of the set.
+        set: String,
+        /// What differs.
+        difference: String,
+    },
+    /// The server has no vector sets.
+    #[error(
+        "the server has no vector sets: use Redis 8 or later, or RedisVectorIndex with the RediSearch module"
+    )]
+    #[non_exhaustive]
+    VectorSetsUnavailable {
+        /// The server's answer.
+        source: inferkit_core::Error,
     },
     /// A vector has no direction: all its components are zero, or too small to tell.
     #[error("the vector is zero and has no direction: do not embed empty text")]
@@ -218,7 +367,7 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Backend(error) => error.is_transient(),
+            Self::Backend(error) | Self::Incomplete { source: error, .. } => error.is_transient(),
             Self::IndexingTimeout { .. } | Self::SearchTimeout { .. } => true,
             _ => false,
         }
@@ -230,8 +379,13 @@ impl Error {
     pub fn maybe_applied(&self) -> bool {
         match self {
             Self::Backend(error) => error.maybe_applied(),
+            Self::Incomplete { .. } => true,
             _ => false,
         }
+    }
+
+    pub(crate) fn not_a_map(source: serde_json::Error) -> Self {
+        Self::NotAMap { source: Some(source) }
     }
 
     /// Turns the server's refusal of an `FT.*` command on `index` into the error that says what to do about it.

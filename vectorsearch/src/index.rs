@@ -1,206 +1,329 @@
-use std::time::Duration;
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
 
-use inferkit_core::{Cmd, DriverExt, DynDriver};
-use tokio::time::Instant;
-use tracing::field::Empty;
+use async_trait::async_trait;
 
-use crate::error::is_index_exists;
-use crate::{Error, IndexInfo, Knn, Result, Schema, SearchResult};
+use crate::{
+    Document, Filter, Find, Fused, Hybrid, Knn, Page, Query, Range, Record, Result, Schema,
+    SearchResult, Value,
+};
 
-/// The time limit of a search that a server has by default.
-const DEFAULT_TIMEOUT: Duration = Duration::from_millis(500);
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// The most documents that [`VectorIndexExt::load`] holds at a time.
+const LOAD_CHUNK: usize = 512;
 
-/// A vector index on Redis or Valkey with RediSearch.
+/// Documents with vectors that can be searched: the contract with those who implement one.
 ///
-/// The documents are hashes that the caller writes under the schema's prefix; the server indexes them as they come.
-/// Cloning is cheap, and clones share the connection.
-///
-/// # Examples
-///
-/// ```no_run
-/// # use inferkit_vectorsearch::{RedisVectorIndex, Schema, VectorField};
-/// # use inferkit_vectorsearch::inferkit_core::DynDriver;
-/// # async fn example(driver: DynDriver) -> inferkit_vectorsearch::Result<()> {
-/// let schema = Schema::builder("docs-v1", "docs:", VectorField::flat("embedding", 384)).build()?;
-/// let index = RedisVectorIndex::new(driver, schema);
-/// index.ensure_index().await?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-pub struct RedisVectorIndex {
-    driver: DynDriver,
-    schema: Schema,
-}
+/// Callers also use [`VectorIndexExt`].
+/// [`RedisVectorIndex`](crate::RedisVectorIndex) and [`MemoryVectorIndex`](crate::MemoryVectorIndex) are such.
+#[async_trait]
+pub trait VectorIndex: Debug + Send + Sync + 'static {
+    /// Returns the schema that documents and queries must fit.
+    fn schema(&self) -> &Schema;
 
-impl RedisVectorIndex {
-    /// Names an index on a server; nothing is sent.
-    #[must_use]
-    pub fn new(driver: DynDriver, schema: Schema) -> Self {
-        Self { driver, schema }
-    }
+    /// Returns the id of the document that lies under the `key` of a hit, or `None` if it is not a key of this index.
+    fn id(&self, key: &[u8]) -> Option<String>;
 
-    /// Returns the schema.
-    #[must_use]
-    pub fn schema(&self) -> &Schema {
-        &self.schema
-    }
-
-    /// Returns the driver.
-    #[must_use]
-    pub fn driver(&self) -> &DynDriver {
-        &self.driver
-    }
-
-    /// Creates the index unless it exists with the same schema; returns whether this call created it.
+    /// Writes documents, each in the place of the one with the same id, of which nothing is left.
     ///
-    /// One `FT.INFO` if it exists, else also one `FT.CREATE`; safe to call from many processes at once and to repeat.
-    /// Documents that are there already are indexed in the background:
-    /// [`wait_until_indexed`](Self::wait_until_indexed) waits for that.
+    /// All documents are checked before the first is written.
+    /// Each document is written atomically; the documents of one call are not.
     ///
     /// # Errors
     ///
-    /// [`Error::SchemaMismatch`] if an index or an alias of this name exists and differs; nothing is changed then.
-    /// [`Error::SearchUnavailable`] if the server has no search; [`Error::Backend`] if it could not be asked.
-    #[tracing::instrument(name = "vectorsearch.ensure_index", level = "debug", skip_all, fields(created = Empty), err(level = "debug"))]
-    pub async fn ensure_index(&self) -> Result<bool> {
-        let created = match self.check().await {
-            // The question comes first, since a new index may take the name of an alias and hide it.
-            Err(Error::IndexMissing { .. }) => {
-                match self.driver.query(self.schema.create_cmd()).await {
-                    Ok(()) => true,
-                    Err(error) if is_index_exists(&error) => {
-                        self.check().await?;
-                        false
-                    }
-                    Err(error) => return Err(self.explain(error)),
-                }
-            }
-            other => other.map(|_| false)?,
-        };
-        tracing::Span::current().record("created", created);
-        Ok(created)
-    }
-
-    /// Waits until the server has indexed the documents that were there before the index, and tells how it went.
+    /// [`Error::InvalidField`](crate::Error::InvalidField) and
+    /// [`Error::DimensionMismatch`](crate::Error::DimensionMismatch) if a document does not fit; nothing is written then.
+    /// [`Error::Incomplete`](crate::Error::Incomplete) or [`Error::Backend`](crate::Error::Backend) if the server failed;
+    /// the call can be repeated.
     ///
-    /// One `FT.INFO` per look, 5 ms apart at first and 250 ms later.
-    /// Look at [`IndexInfo::failures`]: documents that do not fit the schema are left out without an error.
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves each document either as it was or written.
+    async fn put_many(&self, documents: &[Document]) -> Result<()>;
+
+    /// Reads documents with all their fields; `None` for ids that are not there, in the order of `ids`.
     ///
     /// # Errors
     ///
-    /// [`Error::IndexingTimeout`] if it takes longer than `timeout`; the server goes on.
-    /// [`Error::IndexMissing`], [`Error::SearchUnavailable`] or [`Error::Backend`] if there is no answer.
-    #[tracing::instrument(
-        name = "vectorsearch.wait_until_indexed",
-        level = "debug",
-        skip_all,
-        err(level = "debug")
-    )]
-    pub async fn wait_until_indexed(&self, timeout: Duration) -> Result<IndexInfo> {
-        let start = Instant::now();
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let info = self.info().await?;
-            if info.is_complete() {
-                return Ok(info);
-            }
-            let left = timeout.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return Err(Error::IndexingTimeout {
-                    index: self.schema.index().to_owned(),
-                    percent: info.percent_indexed,
-                });
-            }
-            tokio::time::sleep(pause.min(left)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
+    /// [`Error::Backend`](crate::Error::Backend).
+    async fn get_many(&self, ids: &[&str]) -> Result<Vec<Option<Record>>>;
 
-    /// Asks the server about the index: one `FT.INFO`.
+    /// Removes documents; returns how many were there.
     ///
     /// # Errors
     ///
-    /// [`Error::IndexMissing`], [`Error::SearchUnavailable`] or [`Error::Backend`].
-    pub async fn info(&self) -> Result<IndexInfo> {
-        let cmd = Cmd::new("FT.INFO").key(self.schema.index()).readonly();
-        self.driver.query(cmd).await.map_err(|error| self.explain(error))
-    }
+    /// As [`VectorIndex::put_many`].
+    async fn remove_many(&self, ids: &[&str]) -> Result<u64>;
 
-    /// Finds the nearest neighbors: one `FT.SEARCH`.
+    /// Searches by vector.
     ///
     /// Nothing found is an empty result.
     /// Check [`SearchResult::partial`] before a short answer is taken for "there is nothing else".
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownField`], [`Error::FieldKindMismatch`] or [`Error::DimensionMismatch`] if the query does not fit
-    /// the schema; nothing is sent then.
-    /// [`Error::IndexMissing`] if [`ensure_index`](Self::ensure_index) was not called, or the index was lost with the
-    /// server's data; [`Error::SearchTimeout`] if the server is set to fail then (`ON_TIMEOUT FAIL`);
-    /// [`Error::SearchUnavailable`] or [`Error::Backend`] if there is no answer.
-    #[tracing::instrument(name = "vectorsearch.search", level = "debug", skip_all, fields(hits = Empty, partial = Empty), err(level = "debug"))]
-    pub async fn search(&self, query: &Knn) -> Result<SearchResult> {
-        let cmd = query.to_cmd(&self.schema)?;
-        let start = Instant::now();
-        let mut result: SearchResult =
-            self.driver.query(cmd).await.map_err(|error| self.explain(error))?;
-        if !result.warns && result.hits.len() < query.k() {
-            result.partial = query.timeout().unwrap_or(DEFAULT_TIMEOUT) <= start.elapsed();
-        }
-        let span = tracing::Span::current();
-        span.record("hits", result.hits.len());
-        span.record("partial", result.partial);
-        Ok(result)
-    }
+    /// [`Error::UnknownField`](crate::Error::UnknownField),
+    /// [`Error::FieldKindMismatch`](crate::Error::FieldKindMismatch) or
+    /// [`Error::DimensionMismatch`](crate::Error::DimensionMismatch) if the query does not fit the schema.
+    /// [`Error::IndexMissing`](crate::Error::IndexMissing),
+    /// [`Error::SearchTimeout`](crate::Error::SearchTimeout),
+    /// [`Error::SearchUnavailable`](crate::Error::SearchUnavailable) or [`Error::Backend`](crate::Error::Backend) if there
+    /// is no answer.
+    async fn search(&self, query: Query<'_>) -> Result<SearchResult>;
 
-    /// Drops the index and keeps its documents; returns whether there was one.
-    ///
-    /// One `FT.INFO`, then one `FT.DROPINDEX` without `DD`.
+    /// Searches many times at once; one result per query, in order.
     ///
     /// # Errors
     ///
-    /// [`Error::SchemaMismatch`] if the name is an alias: the server would drop the index behind it.
-    /// [`Error::SearchUnavailable`] or [`Error::Backend`] if there is no answer.
-    #[tracing::instrument(
-        name = "vectorsearch.drop_index",
-        level = "debug",
-        skip_all,
-        err(level = "debug")
-    )]
-    pub async fn drop_index(&self) -> Result<bool> {
-        let index = self.schema.index();
-        match self.info().await {
-            Ok(info) if info.name == index => {}
-            Ok(info) => {
-                return Err(Error::SchemaMismatch {
-                    index: index.to_owned(),
-                    difference: format!("the name is an alias of index `{}`", info.name),
-                });
-            }
-            Err(Error::IndexMissing { .. }) => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        let dropped = self.driver.query(Cmd::new("FT.DROPINDEX").key(index)).await;
-        match dropped.map_err(|error| self.explain(error)) {
-            Ok(()) => Ok(true),
-            Err(Error::IndexMissing { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+    /// As [`VectorIndex::search`], and nothing is sent if one of the queries does not fit.
+    async fn search_many(&self, queries: &[Query<'_>]) -> Result<Vec<Result<SearchResult>>>;
+
+    /// Searches by a filter alone, page by page.
+    ///
+    /// # Errors
+    ///
+    /// As [`VectorIndex::search`].
+    async fn find(&self, query: &Find) -> Result<Page>;
+
+    /// Searches by words and by vector, and fuses the two rankings.
+    ///
+    /// # Errors
+    ///
+    /// As [`VectorIndex::search`].
+    async fn hybrid(&self, query: &Hybrid) -> Result<Fused> {
+        let (find, knn) = query.parts()?;
+        let words = self.find(&find).await?;
+        Ok(query.fuse(words, self.search(Query::from(&knn)).await?))
     }
 
-    async fn check(&self) -> Result<()> {
-        match self.info().await?.difference(&self.schema) {
-            Some(difference) => {
-                Err(Error::SchemaMismatch { index: self.schema.index().to_owned(), difference })
-            }
-            None => Ok(()),
-        }
+    /// Counts the documents that `filter` considers; some that have just expired may be among them.
+    ///
+    /// # Errors
+    ///
+    /// As [`VectorIndex::search`].
+    async fn count(&self, filter: &Filter) -> Result<u64>;
+
+    /// Removes every document that `filter` considers when it is asked; later ones stay.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MatchesAll`](crate::Error::MatchesAll) if the filter considers every document and `bulk` does not allow
+    /// that; else as [`VectorIndex::search`] and [`VectorIndex::put_many`].
+    async fn remove_where(&self, filter: &Filter, bulk: Bulk) -> Result<Affected>;
+
+    /// Sets fields of every document that `filter` considers when it is asked, and that is still there when its turn
+    /// comes; other fields stay.
+    ///
+    /// # Errors
+    ///
+    /// As [`VectorIndex::remove_where`], and as [`VectorIndex::put_many`] for fields that do not fit the schema.
+    async fn update_where(
+        &self,
+        filter: &Filter,
+        changes: &[(&str, Value)],
+        bulk: Bulk,
+    ) -> Result<Affected>;
+}
+
+/// Whether a removal or an update by filter is done, and whether it may reach every document.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub struct Bulk {
+    dry_run: bool,
+    allow_all: bool,
+}
+
+impl Bulk {
+    /// Does it.
+    pub fn apply() -> Self {
+        Self { dry_run: false, allow_all: false }
     }
 
-    fn explain(&self, error: inferkit_core::Error) -> Error {
-        Error::of_index(error, self.schema.index())
+    /// Only counts what would be reached.
+    pub fn dry_run() -> Self {
+        Self { dry_run: true, allow_all: false }
+    }
+
+    /// Allows a filter that considers every document.
+    pub fn allow_all(self) -> Self {
+        Self { allow_all: true, ..self }
+    }
+
+    /// Tells whether this only counts.
+    #[must_use]
+    pub fn is_dry_run(self) -> bool {
+        self.dry_run
+    }
+
+    /// Tells whether the filter may consider every document.
+    #[must_use]
+    pub fn allows_all(self) -> bool {
+        self.allow_all
+    }
+
+    /// Checks whether a filter may be used.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MatchesAll`](crate::Error::MatchesAll) if it considers every document and that is not allowed.
+    pub fn check(self, filter: &Filter) -> Result<()> {
+        if filter.is_all() && !self.allow_all { Err(crate::Error::MatchesAll) } else { Ok(()) }
+    }
+}
+
+/// What a removal or an update by filter reached.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Affected {
+    /// The number of documents that the filter considered.
+    pub matched: u64,
+    /// The number of them that were changed: fewer if some were removed meanwhile, and 0 in a dry run.
+    pub changed: u64,
+}
+
+impl Affected {
+    /// Makes a count, for an implementor of [`VectorIndex`].
+    #[must_use]
+    pub fn new(matched: u64, changed: u64) -> Self {
+        Self { matched, changed }
+    }
+}
+
+/// What callers do with a [`VectorIndex`].
+pub trait VectorIndexExt: VectorIndex {
+    /// Writes one document; see [`VectorIndex::put_many`].
+    ///
+    /// # Errors
+    ///
+    /// As [`VectorIndex::put_many`].
+    fn put(&self, document: &Document) -> impl Future<Output = Result<()>> + Send {
+        async move { self.put_many(std::slice::from_ref(document)).await }
+    }
+
+    /// Reads one document.
+    ///
+    /// # Errors
+    ///
+    /// As [`VectorIndex::get_many`].
+    fn get(&self, id: &str) -> impl Future<Output = Result<Option<Record>>> + Send {
+        async move { Ok(self.get_many(&[id]).await?.pop().flatten()) }
+    }
+
+    /// Removes one document; returns whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// As [`VectorIndex::remove_many`].
+    fn remove(&self, id: &str) -> impl Future<Output = Result<bool>> + Send {
+        async move { Ok(self.remove_many(&[id]).await? != 0) }
+    }
+
+    /// Finds the nearest neighbors.
+    ///
+    /// # Errors
+    ///
+    /// As [`VectorIndex::search`].
+    fn knn(&self, query: &Knn) -> impl Future<Output = Result<SearchResult>> + Send {
+        async move { self.search(Query::Knn(query)).await }
+    }
+
+    /// Finds the neighbors within a distance.
+    ///
+    /// # Errors
+    ///
+    /// As [`VectorIndex::search`].
+    fn range(&self, query: &Range) -> impl Future<Output = Result<SearchResult>> + Send {
+        async move { self.search(Query::Range(query)).await }
+    }
+
+    /// Writes any number of documents as they are made, in bounded memory, and calls `progress` with the number written
+    /// so far.
+    ///
+    /// A document that does not fit the schema ends the load; those before it may be written.
+    /// Returns the number of documents.
+    ///
+    /// # Errors
+    ///
+    /// As [`VectorIndex::put_many`].
+    fn load<I>(
+        &self,
+        documents: I,
+        mut progress: impl FnMut(u64) + Send,
+    ) -> impl Future<Output = Result<u64>> + Send
+    where
+        I: IntoIterator<Item = Document, IntoIter: Send> + Send,
+    {
+        async move {
+            let mut documents = documents.into_iter();
+            let (mut chunk, mut written) = (Vec::with_capacity(LOAD_CHUNK), 0);
+            loop {
+                chunk.extend(documents.by_ref().take(LOAD_CHUNK));
+                if chunk.is_empty() {
+                    return Ok(written);
+                }
+                self.put_many(&chunk).await?;
+                written += chunk.len() as u64;
+                progress(written);
+                chunk.clear();
+            }
+        }
+    }
+}
+
+impl<I: VectorIndex + ?Sized> VectorIndexExt for I {}
+
+#[async_trait]
+impl<I: VectorIndex + ?Sized> VectorIndex for Arc<I> {
+    fn schema(&self) -> &Schema {
+        (**self).schema()
+    }
+
+    fn id(&self, key: &[u8]) -> Option<String> {
+        (**self).id(key)
+    }
+
+    async fn put_many(&self, documents: &[Document]) -> Result<()> {
+        (**self).put_many(documents).await
+    }
+
+    async fn get_many(&self, ids: &[&str]) -> Result<Vec<Option<Record>>> {
+        (**self).get_many(ids).await
+    }
+
+    async fn remove_many(&self, ids: &[&str]) -> Result<u64> {
+        (**self).remove_many(ids).await
+    }
+
+    async fn search(&self, query: Query<'_>) -> Result<SearchResult> {
+        (**self).search(query).await
+    }
+
+    async fn search_many(&self, queries: &[Query<'_>]) -> Result<Vec<Result<SearchResult>>> {
+        (**self).search_many(queries).await
+    }
+
+    async fn find(&self, query: &Find) -> Result<Page> {
+        (**self).find(query).await
+    }
+
+    async fn hybrid(&self, query: &Hybrid) -> Result<Fused> {
+        (**self).hybrid(query).await
+    }
+
+    async fn count(&self, filter: &Filter) -> Result<u64> {
+        (**self).count(filter).await
+    }
+
+    async fn remove_where(&self, filter: &Filter, bulk: Bulk) -> Result<Affected> {
+        (**self).remove_where(filter, bulk).await
+    }
+
+    async fn update_where(
+        &self,
+        filter: &Filter,
+        changes: &[(&str, Value)],
+        bulk: Bulk,
+    ) -> Result<Affected> {
+        (**self).update_where(filter, changes, bulk).await
     }
 }

@@ -1,7 +1,6 @@
 use inferkit_core::{FromReply, Reply};
 
-use crate::schema::TAG_SEPARATOR;
-use crate::{Algorithm, FieldKind, Schema};
+use crate::{Field, FieldKind, Schema};
 
 /// What the server tells about an index with `FT.INFO`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,6 +21,8 @@ pub struct IndexInfo {
     pub failures: u64,
     /// The last reason for such a failure, in the server's words.
     pub last_failure: Option<String>,
+    /// The memory of the index itself in bytes, without the documents; 0 where the server does not tell.
+    pub memory: u64,
     definition: Definition,
 }
 
@@ -30,6 +31,8 @@ struct Definition {
     key_type: Option<String>,
     prefixes: Vec<String>,
     filtered: bool,
+    /// Whether the server tells of options that are not there by leaving them out.
+    tells_options: bool,
     fields: Vec<Attribute>,
 }
 
@@ -41,6 +44,11 @@ struct Attribute {
     kind: Option<String>,
     separator: Option<String>,
     case_sensitive: bool,
+    sortable: bool,
+    no_stem: bool,
+    suffix_trie: bool,
+    index_empty: bool,
+    index_missing: bool,
     algorithm: Option<String>,
     data_type: Option<String>,
     dimensions: Option<i64>,
@@ -57,8 +65,9 @@ impl IndexInfo {
     /// Says how this index differs from `schema`, or nothing if it fits.
     ///
     /// Compared are the name, the prefix, and of the fields the names, types, and what decides which documents match:
-    /// dimensions, metric, algorithm and data type of vectors, separator and case of tags.
-    /// Parameters of HNSW, which only trade speed for recall, may differ.
+    /// dimensions, metric, algorithm and data type of vectors, separator and case of tags, stemming, suffix tries, and
+    /// whether fields are sorted and empty or missing values are indexed.
+    /// Parameters of HNSW, which only trade speed for recall, and weights of text may differ.
     #[must_use]
     pub fn difference(&self, schema: &Schema) -> Option<String> {
         let mut differences = Vec::new();
@@ -80,7 +89,7 @@ impl IndexInfo {
             let found =
                 definition.fields.iter().find(|found| found.name.as_deref() == Some(field.name()));
             match found {
-                Some(found) => found.compare(field.name(), *field.kind(), &mut differences),
+                Some(found) => found.compare(field, definition.tells_options, &mut differences),
                 None => differences.push(format!("field `{}` is missing", field.name())),
             }
         }
@@ -94,14 +103,15 @@ impl IndexInfo {
 }
 
 impl Attribute {
-    fn compare(&self, field: &str, kind: FieldKind, differences: &mut Vec<String>) {
+    fn compare(&self, wanted: &Field, tells_options: bool, differences: &mut Vec<String>) {
+        let field = wanted.name();
         let mut differ = |what: &str, has: Option<&str>, wants: &str| {
             if let Some(has) = has.filter(|has| !has.eq_ignore_ascii_case(wants)) {
                 differences.push(format!("{what} of field `{field}` is {has} instead of {wants}"));
             }
         };
         differ("the source", self.identifier.as_deref(), field);
-        let wants = match kind {
+        let wants = match wanted.kind() {
             FieldKind::Numeric => "NUMERIC",
             FieldKind::Tag => "TAG",
             FieldKind::Text => "TEXT",
@@ -111,32 +121,37 @@ impl Attribute {
         if self.kind.as_deref().is_some_and(|has| !has.eq_ignore_ascii_case(wants)) {
             return;
         }
-        match kind {
+        match wanted.kind() {
             FieldKind::Numeric | FieldKind::Text => {}
             FieldKind::Tag => {
                 // An engine that tells the separator also tells about the case.
                 if let Some(separator) = &self.separator {
                     let escaped = separator.escape_default().to_string();
-                    differ(
-                        "the separator",
-                        Some(&escaped),
-                        &TAG_SEPARATOR.escape_default().to_string(),
-                    );
-                    if !self.case_sensitive {
-                        differ("the case", Some("ignored"), "respected");
-                    }
+                    let wants = wanted.separator().escape_default().to_string();
+                    differ("the separator", Some(&escaped), &wants);
+                    let case = |sensitive| if sensitive { "respected" } else { "ignored" };
+                    let has = case(self.case_sensitive);
+                    differ("the case", Some(has), case(wanted.is_case_sensitive()));
                 }
             }
-            FieldKind::Vector { dimensions, metric, algorithm } => {
+            FieldKind::Vector { dimensions, metric, algorithm, data_type, .. } => {
                 let has = self.dimensions.map(|dimensions| dimensions.to_string());
                 differ("the dimension", has.as_deref(), &dimensions.to_string());
                 differ("the metric", self.metric.as_deref(), metric.as_str());
-                let wants = match algorithm {
-                    Algorithm::Flat => "FLAT",
-                    Algorithm::Hnsw(_) => "HNSW",
-                };
-                differ("the algorithm", self.algorithm.as_deref(), wants);
-                differ("the data type", self.data_type.as_deref(), "FLOAT32");
+                differ("the algorithm", self.algorithm.as_deref(), algorithm.as_str());
+                differ("the data type", self.data_type.as_deref(), data_type.as_str());
+            }
+        }
+        if tells_options {
+            for (option, has, wants) in [
+                ("SORTABLE", self.sortable, wanted.is_sortable()),
+                ("NOSTEM", self.no_stem, wanted.is_no_stem()),
+                ("WITHSUFFIXTRIE", self.suffix_trie, wanted.has_suffix_trie()),
+                ("INDEXEMPTY", self.index_empty, wanted.is_index_empty()),
+                ("INDEXMISSING", self.index_missing, wanted.is_index_missing()),
+            ] {
+                let said = |set| if set { "set" } else { "not set" };
+                differ(&format!("the option {option}"), Some(said(has)), said(wants));
             }
         }
     }
@@ -152,6 +167,18 @@ impl Attribute {
                     Some(value) => value != 0,
                     None => true,
                 };
+                continue;
+            }
+            let flag = match name.as_str() {
+                "sortable" => Some(&mut self.sortable),
+                "nostem" => Some(&mut self.no_stem),
+                "withsuffixtrie" => Some(&mut self.suffix_trie),
+                "indexempty" => Some(&mut self.index_empty),
+                "indexmissing" => Some(&mut self.index_missing),
+                _ => None,
+            };
+            if let Some(flag) = flag {
+                *flag = true;
                 continue;
             }
             let slot = match name.as_str() {
@@ -193,6 +220,7 @@ impl Attribute {
 impl FromReply for IndexInfo {
     fn from_reply(reply: Reply) -> inferkit_core::Result<Self> {
         let mut info = Self { percent_indexed: 100.0, ..Self::default() };
+        let mut total = 0;
         for (name, value) in reply.into_pairs()? {
             match name.as_str().unwrap_or_default() {
                 "index_name" => info.name = text(&value).unwrap_or_default(),
@@ -211,10 +239,17 @@ impl FromReply for IndexInfo {
                     info.indexing |= text(&value)
                         .is_some_and(|status| status.eq_ignore_ascii_case("InProgress"));
                 }
-                "percent_indexed" | "backfill_complete_percent" => {
+                name @ ("percent_indexed" | "backfill_complete_percent") => {
+                    info.definition.tells_options = name == "percent_indexed";
                     if let Some(fraction) = value.as_f64().filter(|fraction| fraction.is_finite()) {
-                        info.percent_indexed = fraction * 100.0;
+                        // Documents that are written meanwhile count, too.
+                        info.percent_indexed = (fraction * 100.0).min(100.0);
                     }
+                }
+                // Later versions also tell the sum of all parts.
+                "total_index_memory_sz_mb" => total = bytes(&value),
+                name if name.ends_with("_sz_mb") || name.ends_with("_size_mb") => {
+                    info.memory += bytes(&value);
                 }
                 "Index Errors" => {
                     let pairs = value.into_pairs().unwrap_or_default();
@@ -227,8 +262,26 @@ impl FromReply for IndexInfo {
                 _ => {}
             }
         }
+        if total != 0 {
+            info.memory = total;
+        }
         Ok(info)
     }
+}
+
+/// Reads a number of megabytes.
+///
+/// Once all documents are deleted, RediSearch may count its table of keys below zero and tell it as 2^64 bytes.
+fn bytes(megabytes: &Reply) -> u64 {
+    let plausible = megabytes.as_f64().filter(|megabytes| *megabytes < 1e12);
+    let bytes = plausible.map_or(0.0, |megabytes| megabytes * 1_048_576.0);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a float that is no count becomes the nearest one"
+    )]
+    let bytes = bytes as u64;
+    bytes
 }
 
 fn read_definition(definition: &mut Definition, reply: Reply) {
@@ -304,7 +357,7 @@ mod tests {
             Reply::Array(vec![
                 list(VECTOR),
                 list(&format!("{TAG} CASESENSITIVE")),
-                list("identifier year attribute year type NUMERIC SORTABLE UNF"),
+                list("identifier year attribute year type NUMERIC"),
             ]),
             word("num_docs"),
             word("7"),

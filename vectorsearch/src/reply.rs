@@ -1,9 +1,7 @@
-use std::fmt;
-
 use bytes::Bytes;
 use inferkit_core::{ErrorKind, FromReply, Reply};
 
-use crate::{DISTANCE_FIELD, Distance};
+use crate::{DISTANCE_FIELD, Distance, Fields};
 
 /// What a [`Knn`](crate::Knn) query found.
 ///
@@ -17,7 +15,7 @@ pub struct SearchResult {
     ///
     /// Most often its time was over.
     /// RESP3 replies say so.
-    /// RESP2 replies do not: then [`RedisVectorIndex::search`](crate::RedisVectorIndex::search) takes an answer that
+    /// RESP2 replies do not: then [`RedisVectorIndex`](crate::RedisVectorIndex) takes an answer that
     /// is short of hits and came after the time limit as partial.
     pub partial: bool,
     /// The number of documents that were found, but had expired before they could be read.
@@ -46,10 +44,8 @@ impl SearchResult {
     }
 }
 
-/// A document that a query found.
-///
-/// `Debug` prints the names of the fields and the sizes of their values, never the values.
-#[derive(Clone, PartialEq)]
+/// A document that a search by vector found.
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Hit {
     /// The key of the hash.
@@ -57,160 +53,234 @@ pub struct Hit {
     /// The distance to the query's vector.
     pub distance: Distance,
     /// The fields that the query asked for and that the hash has, with their values.
-    pub fields: Vec<(Bytes, Bytes)>,
+    pub fields: Fields,
 }
 
 impl Hit {
     /// Makes a hit.
     #[must_use]
-    pub fn new(key: impl Into<Bytes>, distance: Distance, fields: Vec<(Bytes, Bytes)>) -> Self {
+    pub fn new(key: impl Into<Bytes>, distance: Distance, fields: Fields) -> Self {
         Self { key: key.into(), distance, fields }
     }
 
     /// Returns the value of a field, if the hit carries it.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Bytes> {
-        self.fields.iter().find(|(field, _)| field == name.as_bytes()).map(|(_, value)| value)
+        self.fields.get(name)
     }
 
     /// Takes the value of a field out, if the hit carries it.
     #[must_use]
     pub fn take_field(&mut self, name: &str) -> Option<Bytes> {
-        let index = self.fields.iter().position(|(field, _)| field == name.as_bytes())?;
-        Some(self.fields.swap_remove(index).1)
+        self.fields.take(name)
     }
 }
 
-impl fmt::Debug for Hit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        struct Sizes<'a>(&'a [(Bytes, Bytes)]);
-        impl fmt::Debug for Sizes<'_> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_map()
-                    .entries(self.0.iter().map(|(name, value)| (name, value.len())))
-                    .finish()
-            }
-        }
-        f.debug_struct("Hit")
-            .field("key", &self.key)
-            .field("distance", &self.distance)
-            .field("field_sizes", &Sizes(&self.fields))
-            .finish()
+/// One page of what a [`Find`](crate::Find) found.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Page {
+    /// The documents, in the order that was asked for.
+    pub records: Vec<Record>,
+    /// The number of all documents that match, on this page or not; expired ones may be counted.
+    pub total: u64,
+    /// Whether the server stopped before it had looked everywhere; see [`SearchResult::partial`].
+    pub partial: bool,
+    /// The number of documents of this page that had expired before they could be read.
+    pub skipped: usize,
+    pub(crate) warns: bool,
+}
+
+impl Page {
+    /// Makes a complete page of records, of `total` in all.
+    #[must_use]
+    pub fn new(records: Vec<Record>, total: u64) -> Self {
+        Self { records, total, ..Self::default() }
     }
 }
 
-/// Reads the reply of a [`Knn::to_cmd`](crate::Knn::to_cmd).
+/// A stored document.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Record {
+    /// The key of the hash.
+    pub key: Bytes,
+    /// The server's relevance score, if it was asked for; it compares only with scores of the same answer.
+    pub score: Option<f64>,
+    /// The fields that were asked for and that the hash has, with their values.
+    pub fields: Fields,
+}
+
+impl Record {
+    /// Makes a record.
+    #[must_use]
+    pub fn new(key: impl Into<Bytes>, score: Option<f64>, fields: Fields) -> Self {
+        Self { key: key.into(), score, fields }
+    }
+
+    /// Returns the value of a field, if the record carries it.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Bytes> {
+        self.fields.get(name)
+    }
+}
+
+/// Reads the reply of a [`Knn::to_cmd`](crate::Knn::to_cmd) or [`Range::to_cmd`](crate::Range::to_cmd).
 impl FromReply for SearchResult {
     fn from_reply(reply: Reply) -> inferkit_core::Result<Self> {
+        let rows = Rows::from_reply(reply)?;
+        let mut result = Self { partial: rows.partial, warns: rows.warns, ..Self::default() };
+        for row in rows.rows {
+            match row.distance.map(Distance::new) {
+                Some(Ok(distance)) => {
+                    result.hits.push(Hit { key: row.key, distance, fields: row.fields });
+                }
+                Some(Err(_)) => result.unusable += 1,
+                None => result.skipped += 1,
+            }
+        }
+        result.hits.sort_by_key(|hit| hit.distance);
+        Ok(result)
+    }
+}
+
+/// Reads the reply of a [`Find::to_cmd`](crate::Find::to_cmd).
+impl FromReply for Page {
+    fn from_reply(reply: Reply) -> inferkit_core::Result<Self> {
+        let Rows { rows, total, partial, warns } = Rows::from_reply(reply)?;
+        let count = rows.len();
+        let records: Vec<Record> = rows
+            .into_iter()
+            .filter(|row| row.exists)
+            .map(|row| Record { key: row.key, score: row.score, fields: row.fields })
+            .collect();
+        Ok(Self { total, partial, warns, skipped: count - records.len(), records })
+    }
+}
+
+/// What every reply of FT.SEARCH holds, in RESP2 and RESP3.
+#[derive(Default)]
+struct Rows {
+    rows: Vec<Row>,
+    total: u64,
+    partial: bool,
+    warns: bool,
+}
+
+struct Row {
+    key: Bytes,
+    score: Option<f64>,
+    /// Whether the server could still read it.
+    exists: bool,
+    /// NaN if there is one that is no number.
+    distance: Option<f64>,
+    fields: Fields,
+}
+
+impl Row {
+    fn new(key: Bytes, score: Option<f64>, fields: Reply) -> inferkit_core::Result<Self> {
+        let mut row = Self { key, score, exists: true, distance: None, fields: Fields::default() };
+        if fields.is_nil() {
+            row.exists = false;
+            return Ok(row);
+        }
+        let mut values: Vec<(Bytes, Bytes)> = Vec::new();
+        for (name, value) in fields.into_pairs()? {
+            let name = Bytes::from_reply(name)?;
+            if name == DISTANCE_FIELD.as_bytes() {
+                row.distance = value.as_f64();
+            } else if !value.is_nil() {
+                values.push((name, Bytes::from_reply(value)?));
+            }
+        }
+        row.fields = values.into_iter().collect();
+        Ok(row)
+    }
+}
+
+impl FromReply for Rows {
+    fn from_reply(reply: Reply) -> inferkit_core::Result<Self> {
         match reply {
-            Reply::Array(items) => from_array(items),
-            Reply::Map(pairs) => from_map(pairs),
+            Reply::Array(items) => Self::from_array(items),
+            Reply::Map(pairs) => Self::from_map(pairs),
             other => Err(other.unexpected("the reply of FT.SEARCH")),
         }
     }
 }
 
-/// Reads `[total, key, fields, key, fields, ...]`.
-fn from_array(items: Vec<Reply>) -> inferkit_core::Result<SearchResult> {
-    let mut items = items.into_iter();
-    match items.next() {
-        Some(Reply::Int(_)) => {}
-        Some(other) => return Err(other.unexpected("the number of results")),
-        None => return Err(Reply::Array(Vec::new()).unexpected("the number of results")),
-    }
-    let mut rows = Rows::default();
-    while let Some(key) = items.next() {
-        let Some(fields) = items.next() else {
-            return Err(inferkit_core::Error::new(
-                ErrorKind::Reply,
-                "expected keys and fields, got a key without fields",
-            ));
+impl Rows {
+    /// Reads `[total, key, fields, key, fields, ...]`, where a score may stand before the fields.
+    fn from_array(items: Vec<Reply>) -> inferkit_core::Result<Self> {
+        let mut items = items.into_iter();
+        let total = match items.next() {
+            Some(Reply::Int(total)) => u64::try_from(total).unwrap_or(0),
+            Some(other) => return Err(other.unexpected("the number of results")),
+            None => return Err(Reply::Array(Vec::new()).unexpected("the number of results")),
         };
-        rows.push(Bytes::from_reply(key)?, fields)?;
-    }
-    Ok(rows.finish())
-}
-
-/// Reads the map of RESP3, whose `results` are maps with an `id` and `extra_attributes`.
-fn from_map(pairs: Vec<(Reply, Reply)>) -> inferkit_core::Result<SearchResult> {
-    let mut rows = Rows::default();
-    let mut warnings = None;
-    let mut has_results = false;
-    for (name, value) in pairs {
-        match name.as_bytes() {
-            Some(b"results") => {
-                has_results = true;
-                for row in value.into_array()? {
-                    let (key, fields) = row_of_map(row)?;
-                    rows.push(key, fields)?;
-                }
+        let mut rows = Vec::new();
+        while let Some(key) = items.next() {
+            let mut fields = items.next();
+            let mut score = None;
+            if let Some(Reply::Bulk(_) | Reply::Double(_)) = &fields {
+                score = fields.as_ref().and_then(Reply::as_f64);
+                fields = items.next();
             }
-            Some(b"warning" | b"warnings") => warnings = Some(value),
-            _ => {}
+            let Some(fields) = fields else {
+                return Err(inferkit_core::Error::new(
+                    ErrorKind::Reply,
+                    "expected keys and fields, got a key without fields",
+                ));
+            };
+            rows.push(Row::new(Bytes::from_reply(key)?, score, fields)?);
         }
+        Ok(Self { rows, total, partial: false, warns: false })
     }
-    if !has_results {
-        return Err(Reply::Map(Vec::new()).unexpected("a map with results"));
+
+    /// Reads the map of RESP3, whose `results` are maps with an `id` and `extra_attributes`.
+    fn from_map(pairs: Vec<(Reply, Reply)>) -> inferkit_core::Result<Self> {
+        let mut read = Self { warns: true, ..Self::default() };
+        let (mut warnings, mut has_results) = (None, false);
+        for (name, value) in pairs {
+            match name.as_bytes() {
+                Some(b"results") => {
+                    has_results = true;
+                    for row in value.into_array()? {
+                        read.rows.push(row_of_map(row)?);
+                    }
+                }
+                Some(b"total_results") => {
+                    read.total =
+                        value.as_i64().map_or(0, |total| u64::try_from(total).unwrap_or(0));
+                }
+                Some(b"warning" | b"warnings") => warnings = Some(value),
+                _ => {}
+            }
+        }
+        if !has_results {
+            return Err(Reply::Map(Vec::new()).unexpected("a map with results"));
+        }
+        // Every warning is about something that was left out: time, memory, or terms of an expansion.
+        read.partial = match warnings {
+            None | Some(Reply::Nil) => false,
+            Some(Reply::Array(warnings)) => !warnings.is_empty(),
+            Some(warning) => warning.as_bytes().is_some_and(|text| !text.is_empty()),
+        };
+        Ok(read)
     }
-    let mut result = rows.finish();
-    result.warns = true;
-    // Every warning is about something that was left out: time, memory, or terms of an expansion.
-    result.partial = match warnings {
-        None | Some(Reply::Nil) => false,
-        Some(Reply::Array(warnings)) => !warnings.is_empty(),
-        Some(warning) => warning.as_bytes().is_some_and(|text| !text.is_empty()),
-    };
-    Ok(result)
 }
 
-fn row_of_map(row: Reply) -> inferkit_core::Result<(Bytes, Reply)> {
-    let (mut key, mut fields) = (None, Reply::Nil);
+fn row_of_map(row: Reply) -> inferkit_core::Result<Row> {
+    let (mut key, mut score, mut fields) = (None, None, Reply::Nil);
     for (name, value) in row.into_pairs()? {
         match name.as_bytes() {
             Some(b"id") => key = Some(Bytes::from_reply(value)?),
+            Some(b"score") => score = value.as_f64(),
             Some(b"extra_attributes") => fields = value,
             _ => {}
         }
     }
     let key = key.ok_or_else(|| Reply::Map(Vec::new()).unexpected("a result with an id"))?;
-    Ok((key, fields))
-}
-
-#[derive(Default)]
-struct Rows {
-    hits: Vec<Hit>,
-    skipped: usize,
-    unusable: usize,
-}
-
-impl Rows {
-    fn push(&mut self, key: Bytes, fields: Reply) -> inferkit_core::Result<()> {
-        if fields.is_nil() {
-            self.skipped += 1;
-            return Ok(());
-        }
-        let mut distance = None;
-        let mut values = Vec::new();
-        for (name, value) in fields.into_pairs()? {
-            let name = Bytes::from_reply(name)?;
-            if name == DISTANCE_FIELD.as_bytes() {
-                distance = value.as_f64();
-            } else if !value.is_nil() {
-                values.push((name, Bytes::from_reply(value)?));
-            }
-        }
-        match distance.map(Distance::new) {
-            Some(Ok(distance)) => self.hits.push(Hit::new(key, distance, values)),
-            Some(Err(_)) => self.unusable += 1,
-            None => self.skipped += 1,
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> SearchResult {
-        let Self { hits, skipped, unusable } = self;
-        SearchResult { skipped, unusable, ..SearchResult::new(hits) }
-    }
+    Row::new(key, score, fields)
 }
 
 #[cfg(test)]
@@ -330,7 +400,7 @@ mod tests {
     fn debug_prints_names_and_sizes_and_no_values() {
         let fields = array(&["__distance", "0.5", "title", "s3cret"]);
         let result = SearchResult::from_reply(resp2(vec![("d:1", fields)])).unwrap();
-        for printed in [format!("{result:?}"), format!("{:#?}", result.hits[0])] {
+        for printed in [format!("{result:?}"), format!("{:#?}", result.hits[0].fields)] {
             assert!(!printed.contains("s3cret"), "{printed}");
             assert!(printed.contains(r#"b"title": 6"#), "{printed}");
         }
@@ -394,6 +464,7 @@ mod tests {
         #[test]
         fn no_shape_panics(reply in any_reply()) {
             let _ = crate::IndexInfo::from_reply(reply.clone());
+            let _ = Page::from_reply(reply.clone());
             if let Ok(result) = SearchResult::from_reply(reply) {
                 prop_assert!(result.hits.is_sorted_by_key(|hit| hit.distance));
             }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use inferkit_core::ToArg;
 
-use crate::{Error, Result, Similarity};
+use crate::{Error, Metric, Result, Similarity};
 
 /// The most dimensions that a vector can have.
 pub const MAX_DIMENSIONS: usize = 32_768;
@@ -109,6 +109,20 @@ impl Vector {
         }
         let cosine = dot(&self.components, &other.components) / (self.norm * other.norm);
         Similarity::new(cosine.clamp(-1.0, 1.0))
+    }
+}
+
+impl Vector {
+    /// The distance to a vector with as many dimensions, computed in 64-bit floats.
+    pub(crate) fn distance(&self, other: &Self, metric: Metric) -> f64 {
+        let (a, b) = (&self.components, &other.components);
+        match metric {
+            Metric::Cosine => 1.0 - (dot(a, b) / (self.norm * other.norm)).clamp(-1.0, 1.0),
+            Metric::InnerProduct => 1.0 - dot(a, b),
+            Metric::L2 => {
+                a.iter().zip(b.iter()).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum()
+            }
+        }
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use inferkit_core::{Batch, Cmd, Driver, Error as CoreError, ErrorKind, Reply, Result};
-use inferkit_vectorsearch::{Error, Filter, Knn, RedisVectorIndex, Schema, Vector, VectorField};
+use inferkit_vectorsearch::{
+    Error, Filter, Knn, RedisVectorIndex, Schema, Vector, VectorField, VectorIndexExt as _,
+};
 
 /// Answers every command alike, after a while, and counts them.
 #[derive(Debug)]
@@ -40,16 +42,16 @@ fn index(reply: Reply, wait: Duration) -> (Arc<Canned>, RedisVectorIndex) {
 }
 
 fn knn(components: &[f32]) -> Knn {
-    Knn::new("v", Vector::new(components).unwrap(), 1, Filter::everything()).unwrap()
+    Knn::new("v", Vector::new(components).unwrap(), 1, Filter::all()).unwrap()
 }
 
 #[tokio::test]
 async fn a_query_that_does_not_fit_is_refused_before_any_round_trip() {
     let (driver, index) = index(Reply::Array(vec![Reply::Int(0)]), Duration::ZERO);
-    let error = index.search(&knn(&[1.0, 0.0, 0.0])).await.unwrap_err();
+    let error = index.knn(&knn(&[1.0, 0.0, 0.0])).await.unwrap_err();
     assert!(matches!(error, Error::DimensionMismatch { expected: 2, got: 3, .. }), "{error:?}");
     assert_eq!(driver.calls.load(Ordering::SeqCst), 0);
-    index.search(&knn(&[1.0, 0.0])).await.unwrap();
+    index.knn(&knn(&[1.0, 0.0])).await.unwrap();
     assert_eq!(driver.calls.load(Ordering::SeqCst), 1, "a search is one round trip");
 }
 
@@ -57,11 +59,11 @@ async fn a_query_that_does_not_fit_is_refused_before_any_round_trip() {
 async fn a_short_answer_after_the_time_limit_is_partial_where_the_reply_cannot_tell() {
     let limit = Duration::from_millis(10);
     let (_, slow) = index(Reply::Array(vec![Reply::Int(0)]), 2 * limit);
-    assert!(slow.search(&knn(&[1.0, 0.0]).with_timeout(limit)).await.unwrap().partial);
-    assert!(!slow.search(&knn(&[1.0, 0.0])).await.unwrap().partial);
+    assert!(slow.knn(&knn(&[1.0, 0.0]).with_timeout(limit)).await.unwrap().partial);
+    assert!(!slow.knn(&knn(&[1.0, 0.0])).await.unwrap().partial);
     let results = (Reply::Status("results".into()), Reply::Array(Vec::new()));
     let (_, slow) = index(Reply::Map(vec![results]), 2 * limit);
-    assert!(!slow.search(&knn(&[1.0, 0.0]).with_timeout(limit)).await.unwrap().partial);
+    assert!(!slow.knn(&knn(&[1.0, 0.0]).with_timeout(limit)).await.unwrap().partial);
 }
 
 #[tokio::test]
@@ -79,7 +81,7 @@ async fn an_index_that_never_finishes_is_given_up_after_the_time_limit() {
 async fn a_refusal_that_is_not_about_the_index_stays_what_it_is() {
     let (_, index) = index(Reply::Error("LOADING Redis is loading".into()), Duration::ZERO);
     for error in [
-        index.search(&knn(&[1.0, 0.0])).await.unwrap_err(),
+        index.knn(&knn(&[1.0, 0.0])).await.unwrap_err(),
         index.ensure_index().await.unwrap_err(),
         index.drop_index().await.unwrap_err(),
     ] {

@@ -9,7 +9,7 @@ use inferkit_core::{Batch, Cmd, DriverExt, DynDriver, Pool, PoolConfig, Protocol
 use inferkit_localredis::{Flavor, Server, unique_prefix};
 use inferkit_vectorsearch::{
     Error, Filter, Hnsw, Knn, Metric, RedisVectorIndex, Schema, SchemaBuilder, SearchResult,
-    Vector, VectorField,
+    Vector, VectorField, VectorIndexExt as _,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -66,9 +66,8 @@ async fn neighbors_come_sorted_with_their_fields(driver: DynDriver) {
             let bytes = vector([angle.cos(), angle.sin()]).to_le_bytes();
             write(&index, id, "t", &bytes).await;
         }
-        let query =
-            knn([3.0, 0.0], 3, Filter::everything()).returning(["id", "v", "nothing"]).unwrap();
-        let result = index.search(&query).await.unwrap();
+        let query = knn([3.0, 0.0], 3, Filter::all()).returning(["id", "v", "nothing"]).unwrap();
+        let result = index.knn(&query).await.unwrap();
         assert_eq!(ids(&result), ["a", "b", "c"]);
         assert!(!result.partial && result.skipped == 0 && result.unusable == 0);
         let hit = result.nearest().unwrap();
@@ -79,7 +78,7 @@ async fn neighbors_come_sorted_with_their_fields(driver: DynDriver) {
             let similarity = hit.distance.to_similarity().as_f64();
             assert!((similarity - angle.cos()).abs() < 1e-6, "{similarity}");
         }
-        let bare = index.search(&knn([3.0, 0.0], 50, Filter::everything())).await.unwrap();
+        let bare = index.knn(&knn([3.0, 0.0], 50, Filter::all())).await.unwrap();
         assert_eq!(ids(&bare), ["a", "b", "c", "d", "e"]);
         assert!(bare.hits.iter().all(|hit| hit.fields.is_empty()));
 
@@ -147,19 +146,19 @@ async fn a_tag_is_found_to_the_letter_and_nothing_else(driver: DynDriver) {
     }
     for (id, tenant) in tenants.iter().enumerate() {
         let query = knn([1.0, 0.0], 100, Filter::tag("tenant", *tenant).unwrap());
-        let result = index.search(&query).await.unwrap();
+        let result = index.knn(&query).await.unwrap();
         assert_eq!(ids(&result), [id.to_string()], "{tenant:?}");
     }
     for stranger in ["b", "ab", "AB CD", "ab?cd", "ab cd ef", "x*", "cd"] {
         let query = knn([1.0, 0.0], 100, Filter::tag("tenant", stranger).unwrap());
-        assert_eq!(ids(&index.search(&query).await.unwrap()), [""; 0], "{stranger:?}");
+        assert_eq!(ids(&index.knn(&query).await.unwrap()), [""; 0], "{stranger:?}");
     }
     let some = Filter::any_of("tenant", ["ab|cd", "中文", "nobody"]).unwrap();
-    let result = index.search(&knn([1.0, 0.0], 100, some.clone())).await.unwrap();
+    let result = index.knn(&knn([1.0, 0.0], 100, some.clone())).await.unwrap();
     assert_eq!(result.hits.len(), 2);
     let both = some.and(Filter::tag("tenant", "中文").unwrap());
-    assert_eq!(index.search(&knn([1.0, 0.0], 100, both)).await.unwrap().hits.len(), 1);
-    let all = index.search(&knn([1.0, 0.0], 100, Filter::everything())).await.unwrap();
+    assert_eq!(index.knn(&knn([1.0, 0.0], 100, both)).await.unwrap().hits.len(), 1);
+    let all = index.knn(&knn([1.0, 0.0], 100, Filter::all())).await.unwrap();
     assert_eq!(all.hits.len(), tenants.len());
     index.drop_index().await.unwrap();
 }
@@ -180,8 +179,8 @@ async fn poisoned_vectors_are_never_hits(driver: DynDriver) {
         write(&index, "long", "t", &[0; 12]).await;
         write(&index, "text", "t", b"[1.0, 0.1]").await;
         let mut unusable = 0;
-        for filter in [Filter::everything(), Filter::tag("tenant", "t").unwrap()] {
-            let result = index.search(&knn([1.0, 0.0], 10, filter)).await.unwrap();
+        for filter in [Filter::all(), Filter::tag("tenant", "t").unwrap()] {
+            let result = index.knn(&knn([1.0, 0.0], 10, filter)).await.unwrap();
             assert_eq!(ids(&result), ["good"]);
             unusable += result.unusable;
         }
@@ -306,12 +305,12 @@ async fn eight_racers_make_one_index(driver: DynDriver) {
 
 async fn a_missing_index_says_what_to_call(driver: DynDriver) {
     let index = RedisVectorIndex::new(Arc::clone(&driver), flat().build().unwrap());
-    let query = knn([1.0, 0.0], 1, Filter::everything());
+    let query = knn([1.0, 0.0], 1, Filter::all());
     let mut batch = Batch::new();
     let slot = batch.push::<SearchResult>(query.to_cmd(index.schema()).unwrap());
     let error = driver.run(batch).await.unwrap().take(slot).unwrap_err();
     for error in [
-        index.search(&query).await.unwrap_err(),
+        index.knn(&query).await.unwrap_err(),
         index.info().await.unwrap_err(),
         index.wait_until_indexed(PATIENCE).await.unwrap_err(),
         Error::of_index(error, index.schema().index()),
@@ -321,7 +320,7 @@ async fn a_missing_index_says_what_to_call(driver: DynDriver) {
     }
     assert!(!index.drop_index().await.unwrap());
     assert!(index.ensure_index().await.unwrap());
-    assert_eq!(index.search(&query).await.unwrap(), index.search(&query).await.unwrap());
+    assert_eq!(index.knn(&query).await.unwrap(), index.knn(&query).await.unwrap());
     index.drop_index().await.unwrap();
 }
 
@@ -368,9 +367,9 @@ async fn expired_documents_are_no_hits(flavor: Flavor, protocol: Protocol) {
         driver.query::<()>(Cmd::new("PEXPIRE").key(key).arg("1")).await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let bare = knn([1.0, 0.0], 3, Filter::everything());
+    let bare = knn([1.0, 0.0], 3, Filter::all());
     for query in [bare.clone(), bare.returning(["id"]).unwrap()] {
-        let result = index.search(&query).await.unwrap();
+        let result = index.knn(&query).await.unwrap();
         assert_eq!(ids(&result), ["left"]);
         assert_eq!((result.skipped, result.unusable), (2, 0));
     }
@@ -421,7 +420,7 @@ async fn a_server_without_search_says_what_to_install() {
         let index = RedisVectorIndex::new(driver, flat().build().unwrap());
         for error in [
             index.ensure_index().await.unwrap_err(),
-            index.search(&knn([1.0, 0.0], 1, Filter::everything())).await.unwrap_err(),
+            index.knn(&knn([1.0, 0.0], 1, Filter::all())).await.unwrap_err(),
             index.drop_index().await.unwrap_err(),
         ] {
             assert!(matches!(error, Error::SearchUnavailable { .. }), "{error:?}");

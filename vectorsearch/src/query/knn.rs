@@ -2,17 +2,12 @@ use std::time::Duration;
 
 use inferkit_core::Cmd;
 
-use crate::schema::{check_field_name, check_range};
+use super::{add_fields, append_end, append_params, append_return, filter_text, vector_field};
+use crate::schema::check_range;
 use crate::{Algorithm, Error, FieldKind, Filter, Result, Schema, Vector};
 
 /// The name under which the server returns the distance of a hit.
 pub const DISTANCE_FIELD: &str = "__distance";
-
-/// A field that no document has.
-///
-/// The server only notices that a document has expired when it reads a field of it; without one it returns the document
-/// as a hit.
-const ABSENT_FIELD: &str = "__absent";
 
 /// The most neighbors that one query can ask for.
 pub const MAX_K: usize = 10_000;
@@ -31,13 +26,30 @@ pub const MAX_K: usize = 10_000;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Knn {
-    field: String,
-    vector: Vector,
+    pub(super) field: String,
+    pub(super) vector: Vector,
     k: usize,
-    filter: Filter,
+    pub(super) filter: Filter,
     ef_runtime: Option<usize>,
-    returning: Vec<String>,
-    timeout: Option<Duration>,
+    policy: Option<HybridPolicy>,
+    pub(super) returning: Vec<String>,
+    pub(super) timeout: Option<Duration>,
+}
+
+/// How an HNSW or FLAT search with a filter is done; the server chooses by itself, and nearly always well.
+///
+/// Measured on 100 000 vectors: a forced policy cost up to 40 times (brute force under a wide filter) and up to 230 times
+/// and a sixth of the hits (batches under a narrow one).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum HybridPolicy {
+    /// All documents that pass the filter are compared: exact.
+    AdhocBruteForce,
+    /// The nearest neighbors are walked, and those that pass the filter are kept, in batches.
+    Batches {
+        /// The size of a batch (1 to 1 000 000); without it the server chooses.
+        size: Option<usize>,
+    },
 }
 
 impl Knn {
@@ -56,6 +68,7 @@ impl Knn {
             k,
             filter,
             ef_runtime: None,
+            policy: None,
             returning: Vec::new(),
             timeout: None,
         })
@@ -72,6 +85,19 @@ impl Knn {
     pub fn with_ef_runtime(mut self, ef_runtime: usize) -> Result<Self> {
         check_range("EF_RUNTIME", ef_runtime, 1, 2 * MAX_K)?;
         self.ef_runtime = Some(ef_runtime);
+        Ok(self)
+    }
+
+    /// Sets how a filtered search is done; without a filter it has no effect.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidParameter`] if the size of a batch is out of range.
+    pub fn with_hybrid_policy(mut self, policy: HybridPolicy) -> Result<Self> {
+        if let HybridPolicy::Batches { size: Some(size) } = policy {
+            check_range("BATCH_SIZE", size, 1, 1_000_000)?;
+        }
+        self.policy = Some(policy);
         Ok(self)
     }
 
@@ -93,13 +119,7 @@ impl Knn {
         mut self,
         fields: impl IntoIterator<Item = F>,
     ) -> Result<Self> {
-        for field in fields {
-            let field = field.into();
-            check_field_name(&field)?;
-            if !self.returning.contains(&field) {
-                self.returning.push(field);
-            }
-        }
+        add_fields(&mut self.returning, fields)?;
         Ok(self)
     }
 
@@ -125,60 +145,83 @@ impl Knn {
     /// [`Error::UnknownField`] and [`Error::FieldKindMismatch`] if the query does not fit the schema;
     /// [`Error::DimensionMismatch`] if the vector does not.
     pub fn to_cmd(&self, schema: &Schema) -> Result<Cmd> {
-        let field = schema.field(&self.field).ok_or_else(|| Error::UnknownField {
-            index: schema.index().to_owned(),
-            field: self.field.clone(),
-        })?;
-        let FieldKind::Vector { dimensions, algorithm, .. } = *field.kind() else {
-            return Err(Error::FieldKindMismatch { field: self.field.clone(), expected: "VECTOR" });
-        };
-        if self.vector.dimensions() != dimensions {
-            return Err(Error::DimensionMismatch {
-                expected: dimensions,
-                got: self.vector.dimensions(),
-            });
-        }
-        let mut text = String::with_capacity(128);
-        let mut values = Vec::new();
-        self.filter.render(schema, &mut text, &mut values)?;
+        let (kind, data_type) = vector_field(schema, &self.field, &self.vector)?;
+        let (mut text, values) = filter_text(&self.filter, schema)?;
+        let filtered = text != "*";
         text.push_str("=>[KNN ");
         text.push_str(&self.k.to_string());
         text.push_str(" @");
-        text.push_str(field.name());
+        text.push_str(&self.field);
         text.push_str(" $vector");
-        if let Algorithm::Hnsw(_) = algorithm {
-            let ef_runtime = self.ef_runtime.unwrap_or_else(|| (2 * self.k).max(64));
+        if let FieldKind::Vector { algorithm: Algorithm::Hnsw(_), .. } = kind {
             text.push_str(" EF_RUNTIME ");
-            text.push_str(&ef_runtime.to_string());
+            text.push_str(&self.ef_runtime().to_string());
+        }
+        // The server refuses a policy where there is no filter.
+        match self.policy.filter(|_| filtered) {
+            None => {}
+            Some(HybridPolicy::AdhocBruteForce) => text.push_str(" HYBRID_POLICY ADHOC_BF"),
+            Some(HybridPolicy::Batches { size }) => {
+                text.push_str(" HYBRID_POLICY BATCHES");
+                if let Some(size) = size {
+                    text.push_str(" BATCH_SIZE ");
+                    text.push_str(&size.to_string());
+                }
+            }
         }
         text.push_str(" AS ");
         text.push_str(DISTANCE_FIELD);
         text.push(']');
-        let capacity =
-            256 + 4 * dimensions + values.iter().map(|value| value.len() + 8).sum::<usize>();
-        let mut cmd = Cmd::with_capacity("FT.SEARCH", capacity)
-            .key(schema.index())
-            .arg(text)
-            .arg("PARAMS")
-            .arg(2 * (1 + values.len()))
-            .arg("vector")
-            .arg(&self.vector);
-        for (index, value) in values.into_iter().enumerate() {
-            cmd = cmd.arg(format!("f{index}")).arg(value);
-        }
-        cmd = cmd.arg("RETURN").arg(1 + self.returning.len().max(1)).arg(DISTANCE_FIELD);
-        cmd = if self.returning.is_empty() {
-            cmd.arg(ABSENT_FIELD)
-        } else {
-            cmd.args(&self.returning)
-        };
-        cmd = cmd.args(["SORTBY", DISTANCE_FIELD, "ASC", "LIMIT", "0"]).arg(self.k);
-        if let Some(timeout) = self.timeout {
-            // Zero would mean no limit.
-            let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-            cmd = cmd.arg("TIMEOUT").arg(millis.clamp(1, u64::from(u32::MAX)));
-        }
-        Ok(cmd.args(["DIALECT", "2"]).readonly())
+        let sizes = values.iter().map(|(_, value)| value.len() + 8).sum::<usize>();
+        let capacity = 256 + 4 * self.vector.dimensions() + sizes;
+        let cmd = Cmd::with_capacity("FT.SEARCH", capacity).key(schema.index()).arg(text);
+        let cmd = append_params(cmd, Some(&data_type.encode(&self.vector)?), &values);
+        let cmd = append_return(cmd, Some(DISTANCE_FIELD), &self.returning);
+        let cmd = cmd.args(["SORTBY", DISTANCE_FIELD, "ASC", "LIMIT", "0"]).arg(self.k);
+        Ok(append_end(cmd, self.timeout))
+    }
+
+    /// Returns the same query with another filter.
+    #[must_use]
+    pub fn with_filter(&self, filter: Filter) -> Self {
+        Self { filter, ..self.clone() }
+    }
+
+    pub(super) fn with_k(&self, k: usize) -> Self {
+        Self { k, ..self.clone() }
+    }
+
+    /// The number of candidates of an HNSW search.
+    pub(crate) fn ef_runtime(&self) -> usize {
+        self.ef_runtime.unwrap_or_else(|| (2 * self.k).max(64))
+    }
+
+    pub(crate) fn policy(&self) -> Option<HybridPolicy> {
+        self.policy
+    }
+
+    /// Returns the vector field that is searched.
+    #[must_use]
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// Returns the vector whose neighbors are asked for.
+    #[must_use]
+    pub fn vector(&self) -> &Vector {
+        &self.vector
+    }
+
+    /// Returns which documents are considered.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// Returns the fields that hits shall carry.
+    #[must_use]
+    pub fn returned(&self) -> &[String] {
+        &self.returning
     }
 }
 
@@ -227,14 +270,14 @@ mod tests {
 
     #[test]
     fn the_command_of_an_unfiltered_query_is_golden() {
-        let query = Knn::new("w", vector(), 3, Filter::everything()).unwrap();
+        let query = Knn::new("w", vector(), 3, Filter::all()).unwrap();
         assert_eq!(
             rendered(&query.with_ef_runtime(9).unwrap()),
             "FT.SEARCH docs *=>[KNN 3 @w $vector AS __distance] \
              PARAMS 2 vector \\x00\\x00\\x80?\\x00\\x00\\x00\\x00 \
              RETURN 2 __distance __absent SORTBY __distance ASC LIMIT 0 3 DIALECT 2"
         );
-        let query = Knn::new("v", vector(), 3, Filter::everything()).unwrap();
+        let query = Knn::new("v", vector(), 3, Filter::all()).unwrap();
         assert!(rendered(&query).contains("$vector EF_RUNTIME 64 AS"));
         let query = query.with_ef_runtime(9).unwrap().with_timeout(Duration::ZERO);
         assert!(rendered(&query).contains("$vector EF_RUNTIME 9 AS"));
@@ -249,7 +292,7 @@ mod tests {
         let to_cmd = |field: &str, vector, filter| {
             Knn::new(field, vector, 1, filter).unwrap().to_cmd(&schema()).unwrap_err()
         };
-        let all = Filter::everything;
+        let all = Filter::all;
         let error = to_cmd("nope", vector(), all());
         assert!(matches!(error, Error::UnknownField { .. }), "{error}");
         let error = to_cmd("tenant", vector(), all());
@@ -265,10 +308,10 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_refused() {
         for k in [0, MAX_K + 1] {
-            let query = Knn::new("v", vector(), k, Filter::everything());
+            let query = Knn::new("v", vector(), k, Filter::all());
             assert!(matches!(query, Err(Error::InvalidK { .. })));
         }
-        let query = || Knn::new("v", vector(), 1, Filter::everything()).unwrap();
+        let query = || Knn::new("v", vector(), 1, Filter::all()).unwrap();
         assert!(matches!(query().with_ef_runtime(0), Err(Error::InvalidParameter { .. })));
         for field in ["", "AS", "__distance", "a b"] {
             assert!(matches!(query().returning([field]), Err(Error::InvalidName { .. })));
