@@ -71,6 +71,7 @@ pub enum Draft {
 /// What became of a draft that was to be finished.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub enum Finished {
     /// It is in the log now.
     Stored(Entry),

@@ -130,6 +130,15 @@ pub enum Error {
         "a message of the role `tool` names the call that it answers: make it with Message::tool"
     )]
     ToolWithoutCall,
+    /// A message cannot be written as JSON.
+    #[error(
+        "the message cannot be written as JSON: keep other values than JSON's out of its parts"
+    )]
+    #[non_exhaustive]
+    Unwritable {
+        /// What is wrong with it.
+        source: Source,
+    },
     /// Something was written in a form that this release does not know.
     #[error(
         "the session has format version {found}, and this release reads up to {known}: upgrade this service"
@@ -160,6 +169,16 @@ impl Error {
     #[must_use]
     pub fn token_counter(source: impl Into<Source>) -> Self {
         Self::TokenCounter { source: source.into() }
+    }
+
+    /// Makes the error of a message that is too long, for an implementor of [`SessionStore`](crate::SessionStore).
+    #[must_use]
+    pub fn message_too_long(bytes: usize, max: usize) -> Self {
+        Self::MessageTooLong { bytes, max }
+    }
+
+    pub(crate) fn unwritable(source: serde_json::Error) -> Self {
+        Self::Unwritable { source: source.into() }
     }
 
     /// Makes the error of a message that is not there, for an implementor of [`SessionStore`](crate::SessionStore).

@@ -1,20 +1,38 @@
 #![doc = include_str!("../README.md")]
 
+mod branch;
+mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod draft;
 mod error;
+mod ext;
+mod form;
 mod id;
+mod memory;
 mod message;
+mod pairs;
+mod redis;
 mod session;
 mod store;
 mod tokens;
+mod transcript;
+mod window;
 
+pub use config::{Config, MAX_MESSAGES};
 pub use draft::{Delta, Draft, Finished, Pushed};
 pub use error::{Error, Result};
+pub use ext::SessionStoreExt;
+pub use form::FORMAT_VERSION;
 pub use id::{ClientId, EntryId, MAX_ID_BYTES, SessionId, Turn, UserId};
 pub use inferkit_core;
+pub use memory::MemorySessionStore;
 pub use message::{
     Content, Entry, FinishReason, Function, ImageUrl, Message, Part, Role, ToolCall, Usage,
 };
+pub use redis::{KEYS, RedisSessionStore};
 pub use session::{NewSession, Session, Summary};
 pub use store::{Append, Appended, Due, Fork, Found, Lifetime, Range, Recent, SessionStore};
 pub use tokens::{EstimatedTokens, TokenCounter};
+pub use transcript::Transcript;
+pub use window::{Budget, Window};

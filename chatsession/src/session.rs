@@ -1,5 +1,7 @@
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{EntryId, SessionId, UserId};
 
 /// What a session begins with.
@@ -59,7 +61,7 @@ impl fmt::Debug for NewSession {
 }
 
 /// A session as it stands, without its messages.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Session {
     /// The session's id.
@@ -142,7 +144,7 @@ impl fmt::Debug for Session {
 }
 
 /// What stands in a window for older messages.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Summary {
     /// The text.

@@ -27,7 +27,7 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
 
     /// Appends messages: all or none, in their order, nothing of others in between.
     ///
-    /// A message whose client id is among the newest 256 of the session, or younger than ten minutes, is not stored again.
+    /// A message whose client id is among the newest 256 of the session's last ten minutes is not stored again.
     /// The session lives from now as long as a new one.
     ///
     /// # Errors
@@ -113,7 +113,7 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     /// As [`read`](Self::read).
     async fn draft(&self, session: &SessionId, turn: &Turn, after: EntryId) -> Result<Draft>;
 
-    /// Moves a draft into the log as one message: what has been pushed, whoever pushed it.
+    /// Moves a draft into the log as one message: what has been pushed, whoever pushed it; late deltas are refused.
     ///
     /// Repeating the call is safe.
     ///
@@ -452,4 +452,28 @@ pub struct Lifetime {
     pub ttl: Duration,
     /// How much longer the server keeps it, should no janitor come.
     pub grace: Duration,
+}
+
+impl Lifetime {
+    /// Makes a lifetime with an hour of grace.
+    #[must_use]
+    pub fn new(idle: Duration, ttl: Duration) -> Self {
+        Self { idle, ttl, grace: HOUR }
+    }
+
+    /// Sets how much longer the server keeps a session, should no janitor come.
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// Idle after an hour, deleted after a day.
+impl Default for Lifetime {
+    fn default() -> Self {
+        Self::new(HOUR, 24 * HOUR)
+    }
 }

@@ -1,5 +1,5 @@
 -- Appends deltas to the draft of an answer.
--- KEYS[1]    the session's meta hash; the field 'd:<turn>' marks an open draft
+-- KEYS[1]    the session's meta hash; the field 'd:<turn>' marks an open draft: 1, or 0 while it is being finished
 -- KEYS[2]    the draft, a stream
 -- ARGV[1]    how long the draft lives, in milliseconds
 -- ARGV[2]    the turn
@@ -8,6 +8,9 @@
 local have = redis.call('HMGET', KEYS[1], 'v', 'erased', 'd:' .. ARGV[2])
 if not have[1] then
     return have[2] and -2 or -1
+end
+if have[3] == '0' then
+    return -5
 end
 if not have[3] then
     if redis.call('EXISTS', KEYS[2]) == 1 then

@@ -11,7 +11,7 @@ local parent, tok = place(KEYS[1], KEYS[2], ARGV[1])
 if not parent then
     return -3
 end
-if have[4] or parent ~= have[3] then
+if have[4] or parent ~= (have[3] == '' and '0-0' or have[3]) then
     redis.call('HSET', KEYS[2], 'leaf', parent, 'tok', tok)
     redis.call('HINCRBY', KEYS[2], 'sv', 1)
 end
