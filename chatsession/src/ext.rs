@@ -1,8 +1,8 @@
 use std::future::Future;
 
 use crate::{
-    Append, Appended, Budget, Fork, Message, Range, Result, SessionId, SessionStore, Transcript,
-    Window,
+    Append, Appended, Budget, Fork, Message, Range, Result, SessionId, SessionStore, Summarized,
+    Summarizer, SummaryRule, Transcript, Window,
 };
 
 /// What callers do with a [`SessionStore`].
@@ -53,6 +53,31 @@ pub trait SessionStoreExt: SessionStore {
             let Some(recent) = self.recent(session, tokens).await? else { return Ok(None) };
             Window::new(&recent, budget).map(Some)
         }
+    }
+
+    /// Summarizes the older messages of the active branch, if the rule says so.
+    ///
+    /// One round trip if it does not; else six besides the summarizer's work, which happens under a lease that is kept, so
+    /// that two processes do not pay for the same summary.
+    /// The summary is stored by compare-and-set: however leases end and processes crash, each message is in the summary or
+    /// after it, and never in both.
+    /// Calls of tools and their results are not separated.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSession`](crate::Error::NoSession), [`Error::Summarizer`](crate::Error::Summarizer), and as
+    /// [`SessionStore::recent`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the lease until it ends.
+    fn summarize(
+        &self,
+        session: &SessionId,
+        summarizer: &dyn Summarizer,
+        rule: SummaryRule,
+    ) -> impl Future<Output = Result<Summarized>> + Send {
+        crate::summarize::summarize(self, session, summarizer, rule)
     }
 
     /// Returns a session with all messages that are in its log, those of all branches: what is archived, and what a user

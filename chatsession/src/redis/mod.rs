@@ -554,42 +554,46 @@ impl RedisSessionStore {
     }
 
     async fn read_recent(&self, id: &SessionId, tokens: u64) -> Result<Option<Recent>> {
-        let mut log: Vec<Entry> = Vec::new();
-        let mut retries = 0;
         let [first, later] = PAGES;
-        let mut pages = 0_u32;
-        loop {
-            let count = if pages == 0 { first } else { later };
-            // Messages that were in two places read as they moved are read again, both at once.
-            let mut batch = if retries == 0 { Batch::new() } else { Batch::atomic() };
-            let cmd = Cmd::with_capacity("XREVRANGE", 96).key(self.log_key(id)).readonly();
-            let cmd = match log.last() {
-                None => cmd.arg("+"),
-                Some(entry) => cmd.arg(format!("({}", entry.id)),
-            };
-            // The log first: a summary that comes in between stands for messages that were read, and none is missing.
-            let page = batch.push::<Vec<Reply>>(cmd.arg("-").arg("COUNT").arg(count));
-            let meta = batch.push::<Vec<Reply>>(self.meta_cmd(id));
-            let mut answers = self.driver.run(batch).await?;
-            let page = answers.take(page)?;
-            let Found::Live(session) = meta::found(id, answers.take(meta)?)? else {
-                return Ok(None);
-            };
-            pages += 1;
-            let complete = page.len() < count;
-            for reply in page {
-                log.push(crate::form::entry(reply)?);
-            }
-            match walk(&session, &log, complete, tokens)? {
-                Walk::Found(recent) => return Ok(Some(recent)),
-                Walk::More => {}
-                Walk::Stale if retries < 8 => {
-                    retries += 1;
-                    pages = 0;
-                    log.clear();
+        let mut log: Vec<Entry> = Vec::new();
+        // The session as of the first page.
+        let mut seen: Option<Session> = None;
+        for attempt in 0..8 {
+            loop {
+                let count = if seen.is_none() { first } else { later };
+                // Messages that were newer than the session, or the other way round, are read again, both at once.
+                let mut batch = if attempt == 0 { Batch::new() } else { Batch::atomic() };
+                let cmd = Cmd::with_capacity("XREVRANGE", 96).key(self.log_key(id)).readonly();
+                let cmd = match log.last() {
+                    None => cmd.arg("+"),
+                    Some(entry) => cmd.arg(format!("({}", entry.id)),
+                };
+                // The log first: a summary that comes in between stands for messages that were read, and none is missing.
+                let page = batch.push::<Vec<Reply>>(cmd.arg("-").arg("COUNT").arg(count));
+                let meta = batch.push::<Vec<Reply>>(self.meta_cmd(id));
+                let mut answers = self.driver.run(batch).await?;
+                let page = answers.take(page)?;
+                let Found::Live(now) = meta::found(id, answers.take(meta)?)? else {
+                    return Ok(None);
+                };
+                let complete = page.len() < count;
+                for reply in page {
+                    log.push(crate::form::entry(reply)?);
                 }
-                Walk::Stale => return Err(Error::Corrupt { what: "a branch" }),
+                let session = seen.get_or_insert_with(|| now.clone());
+                if session.base != now.base {
+                    // The older messages were trimmed meanwhile.
+                    break;
+                }
+                match walk(session, &log, complete, tokens)? {
+                    Walk::Found(recent) => return Ok(Some(recent)),
+                    Walk::More => {}
+                    Walk::Stale => break,
+                }
             }
+            seen = None;
+            log.clear();
         }
+        Err(Error::Corrupt { what: "a branch" })
     }
 }
