@@ -1,13 +1,31 @@
 use crate::{Entry, EntryId, Error, Recent, Result, Session, Summary};
 
 /// What was found at the end of a log.
-#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub(crate) enum Walk {
-    Found(Recent),
+    Found(Branch),
     /// Older messages are needed.
     More,
     /// The session is newer than the messages: both must be read again.
     Stale,
+}
+
+/// The end of the active branch.
+pub(crate) struct Branch {
+    summary: Option<Summary>,
+    /// Where its messages are among those that were looked at.
+    places: Vec<usize>,
+}
+
+impl Branch {
+    /// Picks the branch out of the messages that were looked at.
+    pub(crate) fn take(self, session: Session, newest: Vec<Entry>) -> Recent {
+        let mut places = self.places.into_iter().peekable();
+        let taken = newest.into_iter().enumerate();
+        let taken = taken.filter(|(place, _)| places.next_if_eq(place).is_some());
+        let mut entries: Vec<Entry> = taken.map(|(_, entry)| entry).collect();
+        entries.reverse();
+        Recent::new(session, self.summary, entries)
+    }
 }
 
 /// Walks back along the active branch, over the `newest` messages of the log, the last one first; `complete` if there are no
@@ -21,21 +39,21 @@ pub(crate) fn walk(
     complete: bool,
     tokens: u64,
 ) -> Result<Walk> {
-    let found = |summary: Option<&Summary>, mut entries: Vec<Entry>| {
-        entries.reverse();
-        Walk::Found(Recent::new(session.clone(), summary.cloned(), entries))
+    let found = |summary: Option<&Summary>, places: Vec<usize>| {
+        Walk::Found(Branch { summary: summary.cloned(), places })
     };
     let summary = session.summary.as_ref();
     let upto = summary.map_or(EntryId::ZERO, |summary| summary.upto);
-    let mut taken = Vec::new();
+    let mut taken = Vec::with_capacity(newest.len());
     let Some(leaf) = session.leaf else {
-        let mut enough = false;
-        for entry in newest {
+        let (mut sum, mut enough) = (0_u64, false);
+        for (place, entry) in newest.iter().enumerate() {
             if entry.id <= upto || enough {
                 return Ok(found(summary, taken));
             }
-            taken.push(entry.clone());
-            enough = tokens <= taken.iter().map(|entry| entry.tokens).sum();
+            taken.push(place);
+            sum = sum.saturating_add(entry.tokens);
+            enough = tokens <= sum;
         }
         return Ok(if complete || enough { found(summary, taken) } else { Walk::More });
     };
@@ -43,7 +61,7 @@ pub(crate) fn walk(
     let trimmed = base.map(|base| base.upto);
     // The message that comes next on the way back; `None` is the one before in the log.
     let mut next = Some(leaf);
-    for entry in newest {
+    for (place, entry) in newest.iter().enumerate() {
         match next {
             Some(id) if id == EntryId::ZERO => return Ok(found(None, taken)),
             Some(id) if Some(id) == trimmed => return Ok(found(base, taken)),
@@ -58,7 +76,7 @@ pub(crate) fn walk(
             return Ok(found(summary, taken));
         }
         next = entry.parent;
-        taken.push(entry.clone());
+        taken.push(place);
     }
     match next {
         Some(id) if id == EntryId::ZERO => Ok(found(None, taken)),
@@ -106,9 +124,10 @@ mod tests {
         complete: bool,
         tokens: u64,
     ) -> (Option<u64>, Vec<u64>) {
-        let Walk::Found(recent) = walk(session, log, complete, tokens).unwrap() else {
+        let Walk::Found(branch) = walk(session, log, complete, tokens).unwrap() else {
             panic!("not found")
         };
+        let recent = branch.take(session.clone(), log.to_vec());
         let summary = recent.summary.map(|summary| summary.upto.millis());
         (summary, recent.entries.iter().map(|entry| entry.id.millis()).collect())
     }

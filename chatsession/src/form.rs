@@ -85,8 +85,11 @@ pub(crate) fn entry(reply: Reply) -> Result<Entry> {
     let (id, fields) = stream_entry(reply)?;
     let mut fields = fields.into_iter();
     let mut next = |name: &[u8]| {
-        let named = fields.next().is_some_and(|field| field == name);
-        fields.next().filter(|_| named).ok_or(DAMAGED)
+        let named = fields.next().is_some_and(|field| field.as_bytes() == Some(name));
+        match fields.next() {
+            Some(Reply::Bulk(value)) if named => Ok(value),
+            _ => Err(DAMAGED),
+        }
     };
     let [form, role, content, tokens, at, extra, parent] = FIELDS;
     let parts = is_parts(&next(form)?)?;
@@ -117,15 +120,11 @@ pub(crate) fn entry(reply: Reply) -> Result<Entry> {
 }
 
 /// Takes an entry of a stream apart: its id, and names and values alternating.
-pub(crate) fn stream_entry(reply: Reply) -> Result<(EntryId, Vec<Bytes>)> {
+pub(crate) fn stream_entry(reply: Reply) -> Result<(EntryId, Vec<Reply>)> {
     let mut parts = reply.into_array().map_err(|_| DAMAGED)?.into_iter();
     let id = parts.next().and_then(|id| id.as_str().and_then(|id| id.parse().ok()));
     let fields = parts.next().ok_or(DAMAGED)?.into_array().map_err(|_| DAMAGED)?;
-    let fields = fields.into_iter().map(|field| match field {
-        Reply::Bulk(bytes) | Reply::Status(bytes) => Ok(bytes),
-        _ => Err(DAMAGED),
-    });
-    Ok((id.ok_or(DAMAGED)?, fields.collect::<Result<_>>()?))
+    Ok((id.ok_or(DAMAGED)?, fields))
 }
 
 /// Whether a message's content has parts, if its form is known.

@@ -18,6 +18,8 @@ mod redis;
 mod session;
 mod store;
 mod summarize;
+#[cfg(feature = "tiktoken")]
+mod tiktoken;
 mod tokens;
 mod transcript;
 mod window;
@@ -39,6 +41,8 @@ pub use redis::{KEYS, RedisSessionStore};
 pub use session::{NewSession, Session, Summary};
 pub use store::{Append, Appended, Due, Fork, Found, Lifetime, Range, Recent, SessionStore};
 pub use summarize::{Summarized, Summarizer, SummaryRule};
+#[cfg(feature = "tiktoken")]
+pub use tiktoken::Tiktoken;
 pub use tokens::{EstimatedTokens, TokenCounter};
 pub use transcript::Transcript;
 pub use window::{Budget, Window};

@@ -271,7 +271,7 @@ impl SessionStore for MemorySessionStore {
         let Some(chat) = state.live(session, now) else { return Ok(None) };
         let newest: Vec<Entry> = chat.log.iter().rev().cloned().collect();
         match walk(&chat.session, &newest, true, tokens)? {
-            Walk::Found(recent) => Ok(Some(recent)),
+            Walk::Found(branch) => Ok(Some(branch.take(chat.session.clone(), newest))),
             Walk::More | Walk::Stale => Err(Error::Corrupt { what: "a branch" }),
         }
     }

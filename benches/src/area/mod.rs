@@ -6,6 +6,7 @@ use std::pin::Pin;
 
 use crate::{Effort, Line, Result};
 
+mod chatsession;
 mod core;
 mod embcache;
 mod semcache;
@@ -30,6 +31,7 @@ impl fmt::Debug for Area {
 
 /// Every area that has promises.
 pub const AREAS: &[Area] = &[
+    Area { name: "chatsession", measure: |effort| Box::pin(chatsession::measure(effort)) },
     Area { name: "core", measure: |effort| Box::pin(core::measure(effort)) },
     Area { name: "embcache", measure: |effort| Box::pin(embcache::measure(effort)) },
     Area { name: "semcache", measure: |effort| Box::pin(semcache::measure(effort)) },

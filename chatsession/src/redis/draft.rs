@@ -64,13 +64,14 @@ impl RedisSessionStore {
         let mut deltas_read = Vec::new();
         for reply in answers.take(deltas)? {
             let (id, fields) = stream_entry(reply)?;
-            match &fields[..] {
-                [name, end] if name == "end" => {
+            let fields: Vec<_> = fields.iter().filter_map(Reply::as_bytes).collect();
+            match fields[..] {
+                [b"end", end] => {
                     let end = str::from_utf8(end).map_err(|_| DAMAGED)?;
                     let end = (!end.is_empty()).then(|| end.parse()).transpose();
                     return Ok(Draft::Finished(end.map_err(|_| DAMAGED)?));
                 }
-                [name, delta] if name == "delta" => {
+                [b"delta", delta] => {
                     deltas_read.push((id, serde_json::from_slice(delta).map_err(|_| DAMAGED)?));
                 }
                 _ => return Err(DAMAGED),

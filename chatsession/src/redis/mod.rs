@@ -580,13 +580,16 @@ impl RedisSessionStore {
                 for reply in page {
                     log.push(crate::form::entry(reply)?);
                 }
-                let session = seen.get_or_insert_with(|| now.clone());
-                if session.base != now.base {
+                let trimmed = seen.as_ref().is_some_and(|session| session.base != now.base);
+                let session = seen.get_or_insert(now);
+                if trimmed {
                     // The older messages were trimmed meanwhile.
                     break;
                 }
                 match walk(session, &log, complete, tokens)? {
-                    Walk::Found(recent) => return Ok(Some(recent)),
+                    Walk::Found(branch) => {
+                        return Ok(seen.take().map(|session| branch.take(session, log)));
+                    }
                     Walk::More => {}
                     Walk::Stale => break,
                 }
