@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use inferkit_core::observe;
 use tracing::{Instrument as _, debug_span};
 
 use crate::config::millis;
@@ -169,6 +170,15 @@ impl Janitor {
                     swept.failed += 1;
                 }
             }
+        }
+        for (outcome, sessions) in [
+            ("archived", swept.archived),
+            ("deleted", swept.deleted),
+            ("erased", swept.erased),
+            ("failed", swept.failed),
+        ] {
+            let sessions = u64::try_from(sessions).unwrap_or_default();
+            observe::count("inferkit_chatsession_swept_total", &[("outcome", outcome)], sessions);
         }
         self.store.settle(&settled).await?;
         Ok(swept)

@@ -4,7 +4,7 @@ use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use inferkit_core::Lease;
+use inferkit_core::{Lease, observe};
 use tracing::{Instrument as _, debug_span};
 
 use crate::pairs::Pairs;
@@ -110,6 +110,13 @@ pub(crate) async fn summarize<S: SessionStore + ?Sized>(
         held(store, session, summarizer, rule, &lease, &recent, cut).await
     };
     let summarized = summarized.instrument(debug_span!("chatsession.summarize")).await;
+    let outcome = match &summarized {
+        Ok(Summarized::Stored(_)) => "stored",
+        Ok(Summarized::Outdated) => "outdated",
+        Ok(_) => "none",
+        Err(_) => "error",
+    };
+    observe::count("inferkit_chatsession_summaries_total", &[("outcome", outcome)], 1);
     if let Err(error) = store.leases().release(&lease).await {
         tracing::debug!(%error, "the lease of a summary ends by itself");
     }

@@ -23,8 +23,9 @@ const PER_MESSAGE: u64 = 4;
 /// What a part that is no text, such as an image, is taken to cost.
 const PER_PART: u64 = 300;
 
-/// Estimates tokens from the kinds of characters: the default, for any model, rather too high: 1 to 28 % above o200k for the English, Rust, JSON and
-/// Chinese texts of the tests.
+/// Estimates tokens from the kinds of characters: the default, for any model.
+///
+/// It is rather too high: 1 to 28 % above o200k for the English, Rust, JSON and Chinese texts of the tests.
 ///
 /// Words cost a token for six letters, numbers one for three digits, signs one for two, ideographs one each.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,6 +1,5 @@
 //! What a message costs the server's memory.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
-#![expect(clippy::print_stdout, reason = "the numbers are worth a look")]
 
 mod support;
 

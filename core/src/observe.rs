@@ -16,6 +16,9 @@
 //! | `inferkit_semcache_hit_similarity` | histogram | | cosine similarity of the prompts of a semantic hit |
 //! | `inferkit_semcache_tokens_saved_total` | counter | | tokens that the answers of hits had cost |
 //! | `inferkit_semcache_stores_total` | counter | `outcome` (`stored`, `error`) | answers stored |
+//! | `inferkit_chatsession_messages_total` | counter | `outcome` (`stored`, `repeated`) | messages appended, and those that were there |
+//! | `inferkit_chatsession_summaries_total` | counter | `outcome` (`stored`, `outdated`, `none`, `error`) | summaries that were begun |
+//! | `inferkit_chatsession_swept_total` | counter | `outcome` (`archived`, `deleted`, `erased`, `failed`) | sessions a janitor looked after |
 
 #[cfg(feature = "metrics")]
 use std::time::Instant;

@@ -1,8 +1,8 @@
-use inferkit_core::{Batch, Cmd, DriverExt as _, Reply, Script};
+use inferkit_core::{Batch, Cmd, DriverExt as _, Reply, Script, observe};
 
 use super::{RedisSessionStore, meta};
 use crate::config::{Row, millis};
-use crate::{Append, Appended, EntryId, Error, Fork, Result, SessionId};
+use crate::{Append, Appended, EntryId, Error, Fork, Result, SessionId, SessionStore as _};
 
 static APPEND: Script = Script::new(concat!(
     include_str!("../scripts/append_core.lua"),
@@ -14,6 +14,9 @@ const NO_SESSION: i64 = -1;
 const ERASED: i64 = -2;
 const NO_MESSAGE: i64 = -3;
 pub(super) const OTHER_USER: i64 = -4;
+const LATER_RELEASE: i64 = -7;
+
+const MESSAGES: &str = "inferkit_chatsession_messages_total";
 
 /// Turns a script's refusal into the error.
 pub(super) fn refused(code: i64, at: Option<Fork>) -> Result<i64> {
@@ -50,9 +53,22 @@ impl RedisSessionStore {
         let again = rows.iter().all(|row| row.message.client_id.is_some());
         let cmd = self.append_args(Cmd::eval(&APPEND, &self.keys(session)), append.at, &rows);
         let cmd = if again { cmd.idempotent() } else { cmd };
-        let appended = self.appended(self.driver.query(cmd).await?, append.at)?;
+        let reply: Reply = self.driver.query(cmd).await?;
+        if matches!(reply, Reply::Int(LATER_RELEASE)) {
+            // Says of which one.
+            self.inspect(session).await?;
+        }
+        let appended = self.appended(reply, append.at)?;
         self.follow_up(session, appended.flags).await;
-        Ok(Appended::new(appended.ids, appended.duplicates))
+        let duplicates = appended.duplicates;
+        let stored = u64::try_from(rows.len() - duplicates).unwrap_or_default();
+        observe::count(MESSAGES, &[("outcome", "stored")], stored);
+        observe::count(
+            MESSAGES,
+            &[("outcome", "repeated")],
+            u64::try_from(duplicates).unwrap_or_default(),
+        );
+        Ok(Appended::new(appended.ids, duplicates))
     }
 
     /// Appends the arguments that `append_core.lua` takes.

@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use inferkit_core::keys::{Key, KeyFamily, Namespace, Ttl};
-use inferkit_core::{Batch, Cmd, DriverExt as _, DynDriver, Leases, RedisLeases, Reply, Script};
+use inferkit_core::{
+    Batch, Cmd, DriverExt as _, DynDriver, ErrorKind, Leases, RedisLeases, Reply, Script,
+};
 use tracing::{Instrument as _, debug_span};
 
 use crate::branch::{Walk, walk};
@@ -200,7 +202,11 @@ impl RedisSessionStore {
     /// Deletes one session, if it is the user's.
     async fn erase(&self, session: &SessionId, user: Option<&UserId>) -> Result<bool> {
         // First, so that the archive is cleared even if this process ends here.
-        self.due_soon(session).await?;
+        // A full server erases before it has room for that.
+        let full = match self.due_soon(session).await {
+            Err(Error::Backend(error)) if error.kind() == ErrorKind::OutOfMemory => true,
+            scheduled => scheduled.map(|()| false)?,
+        };
         let cmd = Cmd::eval(&ERASE, &self.keys(session))
             .arg(self.config.life())
             .arg(user.map_or("", UserId::as_str))
@@ -225,6 +231,9 @@ impl RedisSessionStore {
         let mut answers = self.driver.run(batch).await?;
         for slot in dropped {
             answers.take(slot)?;
+        }
+        if full {
+            self.due_soon(session).await?;
         }
         Ok(flag == 1)
     }
@@ -308,8 +317,11 @@ impl SessionStore for RedisSessionStore {
             );
             let mut answers = self.driver.run(batch).await?;
             let page = answers.take(page)?;
-            if answers.take(exists)?.is_none() {
-                return Ok(None);
+            match answers.take(exists)? {
+                None => return Ok(None),
+                Some(version) => {
+                    crate::form::unknown_version(version.as_bytes()).map_or(Ok(()), Err)?;
+                }
             }
             let whole = page.len() < count || count == 0;
             for reply in page.into_iter().take(count) {

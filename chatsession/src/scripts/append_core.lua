@@ -8,7 +8,7 @@
 --   +4  from here six arguments per message: form, role, content, tokens, extra (JSON or ''), client id (or '')
 -- Reply of the function: flags (1: the user's index is due, 2: the session had been archived), then the messages' ids;
 -- the id of a message that was stored before begins with '='. Or one negative integer: -1 there is no session, -2 it was
--- erased, -3 there is no message at the place named.
+-- erased, -3 there is no message at the place named, -7 the session is of a later release.
 --
 -- The time is that of the message's own id. Clients' ids are kept in the fields 'c:<client id>'; when there are many, all but
 -- the newest 256 of the last ten minutes are dropped.
@@ -63,6 +63,9 @@ local function append(log, meta, at)
     local have = redis.call('HMGET', meta, 'v', 'last', 'n', 'tok', 'exp', 'idx', 'leaf', 'archived', 'erased')
     if not have[1] then
         return have[9] and -2 or -1
+    end
+    if have[1] ~= '1' then
+        return -7
     end
     local before, n, tok, leaf = have[2], have[3], tonumber(have[4]), have[7]
     local last, where, parent, moved = before, ARGV[at + 3], '', false
