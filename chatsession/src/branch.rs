@@ -18,7 +18,14 @@ pub(crate) struct Branch {
 
 impl Branch {
     /// Picks the branch out of the messages that were looked at.
-    pub(crate) fn take(self, session: Session, newest: Vec<Entry>) -> Recent {
+    pub(crate) fn take(self, session: Session, mut newest: Vec<Entry>) -> Recent {
+        let count = self.places.len();
+        if self.places.last().is_none_or(|last| last + 1 == count) {
+            // The newest ones without a gap, as ever in an unbranched session.
+            newest.truncate(count);
+            newest.reverse();
+            return Recent::new(session, self.summary, newest);
+        }
         let mut places = self.places.into_iter().peekable();
         let taken = newest.into_iter().enumerate();
         let taken = taken.filter(|(place, _)| places.next_if_eq(place).is_some());

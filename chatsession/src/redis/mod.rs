@@ -595,6 +595,7 @@ impl RedisSessionStore {
                     return Ok(None);
                 };
                 let complete = page.len() < count;
+                log.reserve(page.len());
                 for reply in page {
                     log.push(crate::form::entry(reply)?);
                 }
