@@ -12,12 +12,13 @@
 )]
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::keys::{Key, Namespace};
-use crate::{Batch, Cmd, Driver, DriverExt, ErrorKind, Leases, Reply, Script};
+use crate::{Batch, Cmd, Driver, DriverExt, ErrorKind, LeaseKeeper, Leases, Reply, Script};
 
 /// Makes a test of each case for the driver that `$make` returns with a key prefix of its own:
 /// `async fn make() -> (impl Driver, String)`.
@@ -42,17 +43,21 @@ macro_rules! driver_conformance {
 }
 
 /// Makes a test of each case for the leases that `$make` returns: `async fn make() -> impl Leases`.
+///
+/// They end by the real time.
 #[macro_export]
 macro_rules! lease_conformance {
     ($make:path) => {
         $crate::lease_conformance!(@ $make:
             a_lease_has_one_owner, a_repeated_acquire_is_the_same_lease, tokens_grow, a_lost_lease_stays_lost,
-            unfit_leases_are_refused);
+            a_lease_knows_its_end, unfit_leases_are_refused, a_kept_lease_outlasts_its_length,
+            a_dropped_lease_is_given_back, a_kept_lease_that_is_taken_away_is_lost,
+            a_lease_that_nobody_keeps_ends, a_run_can_be_aborted_and_taken_over);
     };
     (@ $make:path: $($case:ident),* $(,)?) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $case() {
-            let leases = $make().await;
+            let leases: std::sync::Arc<dyn $crate::Leases> = std::sync::Arc::new($make().await);
             $crate::conformance::$case(&leases).await;
         }
     )*};
@@ -301,7 +306,7 @@ fn fresh(case: &str) -> String {
 }
 
 /// While one has it, another does not get it.
-pub async fn a_lease_has_one_owner(leases: &dyn Leases) {
+pub async fn a_lease_has_one_owner(leases: &Arc<dyn Leases>) {
     let name = fresh("one owner");
     let lease = leases.acquire(&name, "a", LONG).await.unwrap().expect("it is free");
     assert_eq!(leases.acquire(&name, "b", LONG).await.unwrap(), None);
@@ -311,7 +316,7 @@ pub async fn a_lease_has_one_owner(leases: &dyn Leases) {
 }
 
 /// Who lost the answer may ask again.
-pub async fn a_repeated_acquire_is_the_same_lease(leases: &dyn Leases) {
+pub async fn a_repeated_acquire_is_the_same_lease(leases: &Arc<dyn Leases>) {
     let name = fresh("repeat");
     let first = leases.acquire(&name, "a", LONG).await.unwrap();
     assert!(first.is_some());
@@ -319,7 +324,7 @@ pub async fn a_repeated_acquire_is_the_same_lease(leases: &dyn Leases) {
 }
 
 /// Each new lease of a name has a larger token.
-pub async fn tokens_grow(leases: &dyn Leases) {
+pub async fn tokens_grow(leases: &Arc<dyn Leases>) {
     let name = fresh("tokens");
     let mut last = 0;
     for _ in 0..20 {
@@ -331,7 +336,7 @@ pub async fn tokens_grow(leases: &dyn Leases) {
 }
 
 /// After its end a lease can be had by another, and the old owner can neither renew nor release it.
-pub async fn a_lost_lease_stays_lost(leases: &dyn Leases) {
+pub async fn a_lost_lease_stays_lost(leases: &Arc<dyn Leases>) {
     let name = fresh("lost");
     let lost = leases.acquire(&name, "a", Duration::from_millis(20)).await.unwrap().expect("free");
     let next = loop {
@@ -347,9 +352,110 @@ pub async fn a_lost_lease_stays_lost(leases: &dyn Leases) {
 }
 
 /// Empty names and lengths of nothing are errors.
-pub async fn unfit_leases_are_refused(leases: &dyn Leases) {
+pub async fn unfit_leases_are_refused(leases: &Arc<dyn Leases>) {
     for (name, owner, ttl) in [("", "a", LONG), ("n", "", LONG), ("n", "a", Duration::ZERO)] {
         let error = leases.acquire(name, owner, ttl).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
     }
+}
+
+/// The holder knows how long the lease holds, and never more than it was given.
+pub async fn a_lease_knows_its_end(leases: &Arc<dyn Leases>) {
+    let name = fresh("end");
+    let lease = leases.acquire(&name, "a", LONG).await.unwrap().expect("it is free");
+    assert!(LONG / 2 < lease.remaining() && lease.remaining() <= LONG);
+    let clone = lease.clone();
+    assert!(leases.renew(&lease, LONG * 2).await.unwrap());
+    assert!(LONG < clone.remaining() && clone.remaining() <= LONG * 2);
+    assert!(leases.release(&lease).await.unwrap());
+    assert!(clone.is_lost());
+    clone.lost().await;
+}
+
+const SHORT: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until somebody else gets the lease.
+async fn until_free(leases: &Arc<dyn Leases>, name: &str) {
+    let taken = async {
+        while leases.acquire(name, "other", LONG).await.unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken).await.expect("it becomes free");
+}
+
+/// While a keeper runs, nobody else gets the lease, for however long.
+pub async fn a_kept_lease_outlasts_its_length(leases: &Arc<dyn Leases>) {
+    let name = fresh("kept");
+    let keeper = LeaseKeeper::new(Arc::clone(leases));
+    let run = tokio::spawn(keeper.run());
+    let lease = keeper.acquire(&name, SHORT * 4).await.unwrap().expect("it is free");
+    assert!(keeper.acquire(&name, LONG).await.unwrap().is_none(), "each attempt has an owner");
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < SHORT * 12 {
+        assert_eq!(leases.acquire(&name, "other", LONG).await.unwrap(), None);
+        assert!(!lease.is_lost());
+        tokio::time::sleep(SHORT / 6).await;
+    }
+    assert!(lease.release().await.unwrap());
+    assert!(leases.acquire(&name, "other", LONG).await.unwrap().is_some());
+    drop(keeper);
+    tokio::time::timeout(PATIENCE, run).await.expect("it ends with the keeper").unwrap();
+}
+
+/// Long before its end, if a keeper runs; and the run goes on until that is done.
+pub async fn a_dropped_lease_is_given_back(leases: &Arc<dyn Leases>) {
+    let name = fresh("dropped");
+    let keeper = LeaseKeeper::new(Arc::clone(leases));
+    let run = tokio::spawn(keeper.run());
+    let lease = keeper.acquire(&name, LONG).await.unwrap().expect("it is free");
+    drop(keeper);
+    drop(lease);
+    tokio::time::timeout(PATIENCE, run).await.expect("it ends with the last lease").unwrap();
+    assert!(leases.acquire(&name, "other", LONG).await.unwrap().is_some());
+}
+
+/// The next renewal finds out, and the holder is told.
+pub async fn a_kept_lease_that_is_taken_away_is_lost(leases: &Arc<dyn Leases>) {
+    let name = fresh("taken away");
+    let keeper = LeaseKeeper::new(Arc::clone(leases));
+    let run = tokio::spawn(keeper.run());
+    let lease = keeper.acquire(&name, SHORT * 10).await.unwrap().expect("it is free");
+    // The same lease as far as the server knows, but its end is not shared.
+    let thief = crate::Lease::new(&name, lease.token(), std::time::Instant::now());
+    assert!(leases.release(&thief).await.unwrap());
+    let begun = std::time::Instant::now();
+    tokio::time::timeout(PATIENCE, lease.lost()).await.expect("the holder is told");
+    assert!(begun.elapsed() < SHORT * 9, "the renewal tells, not the end");
+    assert!(lease.is_lost() && !lease.release().await.unwrap());
+    run.abort();
+}
+
+/// Without a run, or with a process that dies, the lease ends after its time, for the holder first.
+pub async fn a_lease_that_nobody_keeps_ends(leases: &Arc<dyn Leases>) {
+    let name = fresh("nobody keeps");
+    let keeper = LeaseKeeper::new(Arc::clone(leases));
+    let held = keeper.acquire(&name, SHORT).await.unwrap().expect("it is free");
+    until_free(leases, &name).await;
+    assert!(held.is_lost());
+    drop(held);
+    let next = fresh("dropped and nobody keeps");
+    drop(keeper.acquire(&next, SHORT).await.unwrap().expect("it is free"));
+    assert_eq!(leases.acquire(&next, "other", LONG).await.unwrap(), None);
+    until_free(leases, &next).await;
+}
+
+/// What one run leaves undone the next one does.
+pub async fn a_run_can_be_aborted_and_taken_over(leases: &Arc<dyn Leases>) {
+    let name = fresh("taken over");
+    let keeper = LeaseKeeper::new(Arc::clone(leases));
+    let first = tokio::spawn(keeper.run());
+    let second = tokio::spawn(keeper.run());
+    let lease = keeper.acquire(&name, LONG).await.unwrap().expect("it is free");
+    first.abort();
+    drop(lease);
+    until_free(leases, &name).await;
+    drop(keeper);
+    tokio::time::timeout(PATIENCE, second).await.expect("it ends with the keeper").unwrap();
 }

@@ -1,9 +1,10 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::keys::{Key, KeyFamily, Namespace, Ttl};
 use crate::{Clock, Cmd, DriverExt as _, DynDriver, Error, ErrorKind, Result, Script, SystemClock};
@@ -25,17 +26,22 @@ pub const LEASE_KEYS: &[KeyFamily] = &[KeyFamily::new(
 ///
 /// Work that others must not repeat after the lease ran out carries the [token](Lease::token): who guards the work's
 /// result accepts no token smaller than the largest it has seen.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// Clones are the same lease and share its end; two are equal if name and token are.
+#[derive(Clone, Debug)]
 pub struct Lease {
     name: String,
     token: u64,
+    end: watch::Sender<Instant>,
 }
 
 impl Lease {
-    /// Makes a lease, for an implementor of [`Leases`].
+    /// Makes a lease that holds until `end`, for an implementor of [`Leases`].
+    ///
+    /// Take the time before asking the server and add the lease's length: then the holder never believes in the lease
+    /// for longer than the server does.
     #[must_use]
-    pub fn new(name: impl Into<String>, token: u64) -> Self {
-        Self { name: name.into(), token }
+    pub fn new(name: impl Into<String>, token: u64, end: Instant) -> Self {
+        Self { name: name.into(), token, end: watch::Sender::new(end) }
     }
 
     /// Returns what is leased.
@@ -49,9 +55,68 @@ impl Lease {
     pub fn token(&self) -> u64 {
         self.token
     }
+
+    /// Returns how long the lease holds from now; nothing if it ran out, was lost or given back.
+    ///
+    /// Measured by this process's monotonic clock from before the server was asked.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.end.borrow().saturating_duration_since(now())
+    }
+
+    /// Tells whether the lease ran out, was lost or given back.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    /// Waits until the lease has run out, is lost or given back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn lost(&self) {
+        let mut end = self.end.subscribe();
+        loop {
+            let current = *end.borrow_and_update();
+            if current <= now() {
+                return;
+            }
+            tokio::select! {
+                // Neither branch decides: the end is looked at again.
+                () = tokio::time::sleep_until(current.into()) => {}
+                _ = end.changed() => {}
+            }
+        }
+    }
+
+    /// Notes a new end, for an implementor of [`Leases`]: it was renewed, or it is over.
+    pub fn set_end(&self, end: Instant) {
+        self.end.send_replace(end);
+    }
+
+    /// Notes what a renewal came to.
+    fn renewed(&self, renewed: bool, asked: Instant, ttl: u64) {
+        self.set_end(if renewed { asked + Duration::from_millis(ttl) } else { asked });
+    }
+}
+
+impl PartialEq for Lease {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.token == other.token
+    }
+}
+
+impl Eq for Lease {}
+
+/// The time by which this process counts how long a lease holds.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Gives out leases: at most one owner per name at a time.
+///
+/// A [`LeaseKeeper`](crate::LeaseKeeper) renews them while they are held and gives them back when they are dropped.
 #[async_trait]
 pub trait Leases: Debug + Send + Sync + 'static {
     /// Takes the lease of `name` for `ttl`, or returns `None` if another owner has it.
@@ -65,14 +130,14 @@ pub trait Leases: Debug + Send + Sync + 'static {
     /// not have been taken.
     async fn acquire(&self, name: &str, owner: &str, ttl: Duration) -> Result<Option<Lease>>;
 
-    /// Makes the lease last `ttl` from now; `false` if it was lost.
+    /// Makes the lease last `ttl` from now; `false` if it was lost. The lease and its clones know their new end.
     ///
     /// # Errors
     ///
     /// As [`Leases::acquire`]: until the old end the lease is still held.
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool>;
 
-    /// Gives the lease back; `false` if it was lost before.
+    /// Gives the lease back, which is over then; `false` if it was lost before.
     ///
     /// # Errors
     ///
@@ -107,26 +172,36 @@ impl Leases for RedisLeases {
     /// One `EVALSHA`.
     async fn acquire(&self, name: &str, owner: &str, ttl: Duration) -> Result<Option<Lease>> {
         let ttl = check(name, owner, ttl)?;
+        let asked = now();
         let cmd = Cmd::eval(&ACQUIRE, &[self.key(name)]).arg(owner).arg(ttl).idempotent();
         let token: u64 = self.driver.query(cmd).await?;
-        Ok((token != 0).then(|| Lease::new(name, token)))
+        Ok((token != 0).then(|| Lease::new(name, token, asked + Duration::from_millis(ttl))))
     }
 
     /// One `EVALSHA`.
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool> {
         let ttl = check(&lease.name, "owner", ttl)?;
+        let asked = now();
         let key = [self.key(&lease.name)];
-        self.driver.query(Cmd::eval(&RENEW, &key).arg(lease.token).arg(ttl).idempotent()).await
+        let cmd = Cmd::eval(&RENEW, &key).arg(lease.token).arg(ttl).idempotent();
+        let renewed = self.driver.query(cmd).await?;
+        lease.renewed(renewed, asked, ttl);
+        Ok(renewed)
     }
 
     /// One `EVALSHA`.
     async fn release(&self, lease: &Lease) -> Result<bool> {
         let key = [self.key(&lease.name)];
-        self.driver.query(Cmd::eval(&RELEASE, &key).arg(lease.token).idempotent()).await
+        let released =
+            self.driver.query(Cmd::eval(&RELEASE, &key).arg(lease.token).idempotent()).await?;
+        lease.set_end(now());
+        Ok(released)
     }
 }
 
 /// Leases within this process.
+///
+/// They end by the clock they are made with; how long a [`Lease`] believes to hold is counted by the process's own.
 #[derive(Debug)]
 pub struct MemoryLeases {
     clock: Arc<dyn Clock>,
@@ -164,7 +239,7 @@ impl Default for MemoryLeases {
 #[async_trait]
 impl Leases for MemoryLeases {
     async fn acquire(&self, name: &str, owner: &str, ttl: Duration) -> Result<Option<Lease>> {
-        let ttl = Duration::from_millis(check(name, owner, ttl)?);
+        let (asked, ttl) = (now(), Duration::from_millis(check(name, owner, ttl)?));
         let now = self.clock.now();
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let token = match held.leases.get(name) {
@@ -180,21 +255,24 @@ impl Leases for MemoryLeases {
             }
         };
         held.leases.insert(name.to_owned(), (owner.to_owned(), token, now + ttl));
-        Ok(Some(Lease::new(name, token)))
+        Ok(Some(Lease::new(name, token, asked + ttl)))
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool> {
-        let ttl = Duration::from_millis(check(&lease.name, "owner", ttl)?);
+        let (asked, millis) = (now(), check(&lease.name, "owner", ttl)?);
         let renewed = self.live(lease, |held, now| {
             if let Some((_, _, end)) = held.leases.get_mut(&lease.name) {
-                *end = now + ttl;
+                *end = now + Duration::from_millis(millis);
             }
         });
+        lease.renewed(renewed.is_some(), asked, millis);
         Ok(renewed.is_some())
     }
 
     async fn release(&self, lease: &Lease) -> Result<bool> {
-        Ok(self.live(lease, |held, _| held.leases.remove(&lease.name)).is_some())
+        let released = self.live(lease, |held, _| held.leases.remove(&lease.name)).is_some();
+        lease.set_end(now());
+        Ok(released)
     }
 }
 

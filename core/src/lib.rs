@@ -9,6 +9,7 @@ mod driver;
 mod error;
 pub mod keys;
 mod lease;
+mod lease_keeper;
 pub mod observe;
 #[cfg(feature = "redis")]
 mod pool;
@@ -27,6 +28,7 @@ pub use driver::redis::{RedisConnect, RedisConnection, RedisDriver};
 pub use driver::{Connect, Driver, DriverExt, DynDriver};
 pub use error::{Error, ErrorKind, Result};
 pub use lease::{LEASE_KEYS, Lease, Leases, MemoryLeases, RedisLeases};
+pub use lease_keeper::{HeldLease, LeaseKeeper};
 #[cfg(feature = "redis")]
 pub use pool::{Pool, PoolConfig, Protocol};
 pub use reply::{FromReply, Reply};

@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use inferkit_core::{
@@ -86,15 +86,17 @@ struct Generous;
 
 #[async_trait]
 impl Leases for Generous {
-    async fn acquire(&self, name: &str, _: &str, _: Duration) -> Result<Option<Lease>> {
-        Ok(Some(Lease::new(name, 1)))
+    async fn acquire(&self, name: &str, _: &str, ttl: Duration) -> Result<Option<Lease>> {
+        Ok(Some(Lease::new(name, 1, Instant::now() + ttl)))
     }
 
-    async fn renew(&self, _: &Lease, _: Duration) -> Result<bool> {
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool> {
+        lease.set_end(Instant::now() + ttl);
         Ok(true)
     }
 
-    async fn release(&self, _: &Lease) -> Result<bool> {
+    async fn release(&self, lease: &Lease) -> Result<bool> {
+        lease.set_end(Instant::now());
         Ok(true)
     }
 }
@@ -104,4 +106,5 @@ async fn leases_of_one_s_own_fit_behind_a_pointer() {
     let leases: Arc<dyn Leases> = Arc::new(Generous);
     let lease = leases.acquire("n", "a", Duration::from_secs(1)).await.unwrap().unwrap();
     assert_eq!((lease.name(), lease.token()), ("n", 1));
+    assert!(leases.release(&lease).await.unwrap() && lease.is_lost());
 }

@@ -155,10 +155,14 @@ pub(crate) fn timed_out(cmds: &[Cmd]) -> Error {
 
 pub(crate) fn to_redis(cmd: &Cmd) -> ::redis::Cmd {
     let mut request = ::redis::Cmd::with_capacity(cmd.len(), cmd.byte_len());
+    write(cmd, &mut request);
+    request
+}
+
+pub(crate) fn write(cmd: &Cmd, request: &mut ::redis::Cmd) {
     for part in cmd.iter() {
         request.arg(part);
     }
-    request
 }
 
 /// Reads the outcome of one command.

@@ -23,7 +23,7 @@ impl Dedicated {
         let dedicated = Self { pool, open: tokio::sync::Mutex::new(None) };
         // A cluster's node is known with the first key.
         if let Way::One(node) = &dedicated.pool.0.way {
-            let live = open(&dedicated.pool.0.config, &node.address, None).await?;
+            let live = open(&dedicated.pool.0.config, &node.address).await?;
             *dedicated.open.lock().await = Some((Arc::clone(node), live));
         }
         Ok(Arc::new(dedicated))
@@ -46,7 +46,7 @@ impl Dedicated {
         };
         let live = match place.take() {
             Some((at, live)) if Arc::ptr_eq(&at, &node) => live,
-            _ => open(config, &node.address, None).await?,
+            _ => open(config, &node.address).await?,
         };
         let for_ever = cmds.iter().any(|cmd| cmd.blocking_for() == Some(Duration::ZERO));
         let outcome = if for_ever {

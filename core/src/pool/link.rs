@@ -1,5 +1,8 @@
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "tls")]
@@ -8,14 +11,16 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Client, ConnectionInfo, PushInfo, PushKind};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, select_ok};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::config::{PoolConfig, Protocol, Target};
-use crate::driver::redis::{connect_error, read, to_redis};
-use crate::{Cmd, Error, ErrorKind, Result, observe};
+use crate::driver::redis::{connect_error, pipeline_on, read, timed_out, to_redis, write};
+use crate::{Cmd, Error, ErrorKind, Reply, Result, observe};
 
 /// How many unused handles of a connection are kept.
 const MOST_IDLE: usize = 64;
+/// The longest command whose buffer is kept for the next.
+const MOST_KEPT: usize = 16 * 1024;
 
 /// One multiplexed connection to a node, opened on first use and replaced when it breaks or goes silent.
 pub(super) struct Link {
@@ -28,7 +33,7 @@ struct State {
     live: Option<Live>,
     /// Handles of `live` that no call is using. Taking one and giving it back is cheaper than a clone for each call,
     /// which counts references up and down that all threads share.
-    idle: Vec<Live>,
+    idle: Vec<Handle>,
     /// The connection that is being opened. Whoever waits for it drives it, so it outlives callers that give up.
     dialing: Option<(Instant, Dialing)>,
 }
@@ -40,6 +45,16 @@ type Dialing = Shared<BoxFuture<'static, Result<Live>>>;
 pub(super) struct Live {
     pub(super) connection: MultiplexedConnection,
     health: Arc<Health>,
+}
+
+/// A connection with what its calls need one after the other, so that a call allocates and registers little.
+struct Handle {
+    live: Live,
+    /// The buffer of a request.
+    request: ::redis::Cmd,
+    /// Ends a call that takes too long. It stays registered between calls, and is moved on only when it is over:
+    /// once per time limit, and not once per call.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 struct Health {
@@ -62,8 +77,8 @@ impl Link {
         if live.health.closed.load(Ordering::Acquire) {
             return None;
         }
-        let live = state.idle.pop().or_else(|| state.live.clone())?;
-        Some(Lent { link: self, config, live: Some(live), counts: true })
+        let handle = state.idle.pop().or_else(|| state.live.clone().map(Handle::new))?;
+        Some(Lent { link: self, config, handle: Some(handle), counts: true })
     }
 
     /// Opens a connection, or waits for the one that is being opened, for at most the configured time.
@@ -82,7 +97,7 @@ impl Link {
                 Some((begun, dialing)) if begun.elapsed() < config.timeout => dialing.clone(),
                 _ => {
                     let (config, address) = (Arc::clone(config), address.clone());
-                    let open = async move { open(&config, &address, Some(config.timeout)).await };
+                    let open = async move { open(&config, &address).await };
                     let dialing = open.boxed().shared();
                     state.dialing = Some((Instant::now(), dialing.clone()));
                     dialing
@@ -99,16 +114,18 @@ impl Link {
             state.live = outcome.as_ref().ok().cloned();
         }
         drop(state);
-        outcome.map(|live| Lent { link: self, config, live: Some(live), counts: true })
+        let lent =
+            |live| Lent { link: self, config, handle: Some(Handle::new(live)), counts: true };
+        outcome.map(lent)
     }
 
-    fn give_back(&self, live: Live) {
+    fn give_back(&self, handle: Handle) {
         let mut state = self.lock();
         let current = state.live.as_ref();
-        if current.is_some_and(|current| Arc::ptr_eq(&current.health, &live.health))
+        if current.is_some_and(|current| Arc::ptr_eq(&current.health, &handle.live.health))
             && state.idle.len() < MOST_IDLE
         {
-            state.idle.push(live);
+            state.idle.push(handle);
         }
     }
 
@@ -129,13 +146,61 @@ impl Link {
     }
 }
 
+impl Handle {
+    fn new(live: Live) -> Self {
+        Self { live, request: ::redis::Cmd::new(), alarm: None }
+    }
+
+    async fn call(&mut self, cmd: &Cmd, limit: Duration) -> Result<Reply> {
+        self.request.clear();
+        write(cmd, &mut self.request);
+        let value = {
+            let answer = pin!(self.live.connection.send_packed_command(&self.request));
+            within(&mut self.alarm, limit, answer).await
+        };
+        if MOST_KEPT < cmd.byte_len() {
+            self.request = ::redis::Cmd::new();
+        }
+        match value {
+            Some(value) => read(cmd, value),
+            None => Err(timed_out(std::slice::from_ref(cmd))),
+        }
+    }
+}
+
+/// Waits for an answer for at most `limit`.
+///
+/// While no call waits, the alarm may wake the task of an earlier one, which changes nothing.
+fn within<'a, T>(
+    alarm: &'a mut Option<Pin<Box<Sleep>>>,
+    limit: Duration,
+    // By reference: a future that is moved into another takes its room twice.
+    mut answer: Pin<&'a mut impl Future<Output = T>>,
+) -> impl Future<Output = Option<T>> {
+    let deadline = tokio::time::Instant::now() + limit;
+    poll_fn(move |context| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(context) {
+            return Poll::Ready(Some(answer));
+        }
+        let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        while alarm.as_mut().poll(context).is_ready() {
+            if deadline <= alarm.deadline() {
+                return Poll::Ready(None);
+            }
+            // It was set by an earlier call, whose limit was over before that of this one.
+            alarm.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    })
+}
+
 /// A connection for the time of one call.
 ///
 /// A call that is dropped before its answer counts as unanswered, as one that timed out does.
 pub(super) struct Lent<'a> {
     link: &'a Link,
     config: &'a PoolConfig,
-    live: Option<Live>,
+    handle: Option<Handle>,
     counts: bool,
 }
 
@@ -146,33 +211,69 @@ impl Lent<'_> {
         self
     }
 
-    pub(super) fn connection(&mut self) -> Result<&mut MultiplexedConnection> {
-        match &mut self.live {
-            Some(live) => Ok(&mut live.connection),
-            None => Err(Error::new(ErrorKind::Connection, "the connection was given back")),
-        }
+    /// Sends one command and waits for its answer for at most the configured time.
+    pub(super) async fn call(&mut self, cmd: &Cmd) -> Result<Reply> {
+        let outcome = match &mut self.handle {
+            Some(handle) => handle.call(cmd, self.config.timeout).await,
+            None => Err(given_back()),
+        };
+        self.finish(outcome)
+    }
+
+    /// Sends commands in one round trip and waits for their answers for at most the configured time.
+    pub(super) async fn pipeline(
+        &mut self,
+        cmds: &[Cmd],
+        atomic: bool,
+    ) -> Result<Vec<Result<Reply>>> {
+        let outcome = match &mut self.handle {
+            Some(handle) => {
+                let answers = pin!(pipeline_on(&mut handle.live.connection, cmds, atomic));
+                let answers = within(&mut handle.alarm, self.config.timeout, answers).await;
+                answers.unwrap_or_else(|| Err(timed_out(cmds)))
+            }
+            None => Err(given_back()),
+        };
+        self.finish(outcome)
+    }
+
+    /// Asks whether the server is still there, and still what it was when the connection was opened.
+    pub(super) async fn check(mut self, address: &Address) {
+        let Some(handle) = &mut self.handle else { return };
+        let question = match address {
+            Address::Node(_) => Cmd::new("PING"),
+            Address::Primary => Cmd::new("ROLE"),
+        };
+        let outcome = handle.call(&question.readonly(), self.config.timeout).await;
+        let outcome = match address {
+            Address::Node(_) => outcome.map(|_| ()),
+            Address::Primary => outcome.and_then(must_be_primary),
+        };
+        // What it says about the connection is noted.
+        let _ = self.finish(outcome);
     }
 
     /// Notes how the call ended, and gives the connection back, or up.
-    pub(super) fn finish<T>(mut self, outcome: Result<T>) -> Result<T> {
-        let Some(live) = self.live.take() else { return outcome };
+    fn finish<T>(&mut self, outcome: Result<T>) -> Result<T> {
+        let Some(handle) = self.handle.take() else { return outcome };
+        let health = &handle.live.health;
         let reason = match outcome.as_ref().map_err(Error::kind) {
-            Err(ErrorKind::Timeout) if !live.health.is_silent(self.config) => None,
+            Err(ErrorKind::Timeout) if !health.is_silent(self.config) => None,
             Err(ErrorKind::Timeout) => Some("silent"),
             Err(ErrorKind::Connection | ErrorKind::Reply) => Some("broken"),
             // The node lost its role; a new connection finds the new primary. Not more than once a second, for a
             // node that is a replica for good.
-            Err(ErrorKind::ReadOnly) if Duration::from_secs(1) < live.health.since.elapsed() => {
+            Err(ErrorKind::ReadOnly) if Duration::from_secs(1) < health.since.elapsed() => {
                 Some("moved")
             }
             _ => {
-                live.health.answered();
+                health.answered();
                 None
             }
         };
         match reason {
-            Some(reason) => self.link.give_up(&live, reason),
-            None => self.link.give_back(live),
+            Some(reason) => self.link.give_up(&handle.live, reason),
+            None => self.link.give_back(handle),
         }
         outcome
     }
@@ -180,12 +281,24 @@ impl Lent<'_> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        if let Some(live) = self.live.take()
+        if let Some(handle) = self.handle.take()
             && self.counts
-            && live.health.is_silent(self.config)
+            && handle.live.health.is_silent(self.config)
         {
-            self.link.give_up(&live, "silent");
+            self.link.give_up(&handle.live, "silent");
         }
+    }
+}
+
+fn given_back() -> Error {
+    Error::new(ErrorKind::Connection, "the connection was given back")
+}
+
+/// An error unless a server that answered `ROLE` so is a primary.
+fn must_be_primary(role: Reply) -> Result<()> {
+    match role.into_array()?.first().and_then(Reply::as_str) {
+        Some("master") => Ok(()),
+        _ => Err(Error::server("READONLY the Sentinels still name a demoted primary")),
     }
 }
 
@@ -218,24 +331,17 @@ pub(super) enum Address {
     Primary,
 }
 
-/// Opens a connection; with `response_timeout` none, commands wait as long as they like.
-pub(super) async fn open(
-    config: &PoolConfig,
-    address: &Address,
-    response_timeout: Option<Duration>,
-) -> Result<Live> {
+/// Opens a connection, on which commands wait as long as they like: their time limits are the caller's.
+pub(super) async fn open(config: &PoolConfig, address: &Address) -> Result<Live> {
     let opening = async {
         match (address, &config.target) {
-            (Address::Node(info), _) => connect(config, (**info).clone(), response_timeout).await,
+            (Address::Node(info), _) => connect(config, (**info).clone()).await,
             (Address::Primary, Target::Sentinel { primary, sentinels, node }) => {
                 let at = find_primary(config, primary, sentinels).await?;
                 let info = node.clone().set_addr(super::topology::at(node.addr(), &at.0, at.1));
-                let mut live = connect(config, info, response_timeout).await?;
-                let role: Vec<crate::Reply> = ask(&mut live, Cmd::new("ROLE").readonly()).await?;
-                match role.first().and_then(crate::Reply::as_str) {
-                    Some("master") => Ok(live),
-                    _ => Err(Error::server("READONLY the Sentinels still name a demoted primary")),
-                }
+                let mut live = connect(config, info).await?;
+                must_be_primary(ask(&mut live, Cmd::new("ROLE").readonly()).await?)?;
+                Ok(live)
             }
             (Address::Primary, _) => {
                 Err(Error::new(ErrorKind::Config, "only Sentinels name a primary"))
@@ -254,11 +360,7 @@ pub(super) async fn open(
     })
 }
 
-async fn connect(
-    config: &PoolConfig,
-    info: ConnectionInfo,
-    response_timeout: Option<Duration>,
-) -> Result<Live> {
+async fn connect(config: &PoolConfig, info: ConnectionInfo) -> Result<Live> {
     let info = config.prepare(info);
     let health = Arc::new(Health {
         since: Instant::now(),
@@ -267,7 +369,7 @@ async fn connect(
     });
     let mut settings = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(config.timeout))
-        .set_response_timeout(response_timeout);
+        .set_response_timeout(None);
     if config.protocol == Protocol::Resp3 {
         let health = Arc::clone(&health);
         settings = settings.set_push_sender(move |push: PushInfo| {
@@ -303,7 +405,7 @@ async fn find_primary(
 ) -> Result<(String, u16)> {
     let asking = sentinels.iter().map(|sentinel| {
         Box::pin(async move {
-            let mut live = connect(config, sentinel.clone(), Some(config.timeout)).await?;
+            let mut live = connect(config, sentinel.clone()).await?;
             let question = Cmd::new("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(primary);
             let answer: Option<(String, u16)> = ask(&mut live, question.readonly()).await?;
             answer.ok_or_else(|| {

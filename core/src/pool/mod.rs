@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::driver::layers::backoff;
-use crate::driver::redis::{one_slot, pipeline_on, read, to_redis};
+use crate::driver::redis::one_slot;
 use crate::driver::{Answer, refuse_blocking};
 use crate::{
     Batch, Cmd, Connect, Driver, DriverExt as _, DynDriver, Error, ErrorKind, Reply, Result,
@@ -112,16 +112,12 @@ impl Node {
             // Boxed: it is rare, and would make every call's future larger.
             None => Box::pin(link.dial(config, &self.address)).await?,
         };
-        let request = to_redis(cmd);
-        let value = lent.connection()?.send_packed_command(&request).await;
-        lent.finish(read(cmd, value))
+        lent.call(cmd).await
     }
 
     /// A question that several nodes are asked at once, of which all but one are dropped.
     async fn ask(&self, config: &Arc<PoolConfig>, cmd: &Cmd) -> Result<Reply> {
-        let mut lent = self.lend(config).await?.without_blame();
-        let value = lent.connection()?.send_packed_command(&to_redis(cmd)).await;
-        lent.finish(read(cmd, value))
+        self.lend(config).await?.without_blame().call(cmd).await
     }
 
     async fn pipeline(
@@ -130,9 +126,7 @@ impl Node {
         cmds: &[Cmd],
         atomic: bool,
     ) -> Result<Vec<Result<Reply>>> {
-        let mut lent = self.lend(config).await?;
-        let replies = pipeline_on(lent.connection()?, cmds, atomic).await;
-        lent.finish(replies)
+        self.lend(config).await?.pipeline(cmds, atomic).await
     }
 }
 
@@ -180,9 +174,11 @@ impl Pool {
         Arc::new(self)
     }
 
-    /// Asks over every open connection, once per time limit, whether the server is still there.
+    /// Asks over every open connection, once per time limit, whether the server is still there, and behind Sentinels
+    /// whether it is still the primary.
     ///
-    /// Without it a silent connection is found by the calls that get no answer on it.
+    /// Without it a silent connection is found by the calls that get no answer on it, and a demoted primary by the first
+    /// write that it refuses.
     /// The future never ends: spawn it with a clone of the pool, and abort the task to stop.
     pub async fn watch(self) {
         let config = &self.0.config;
@@ -192,16 +188,11 @@ impl Pool {
                 Way::Cluster(topology) => topology.nodes(),
                 Way::One(node) => vec![Arc::clone(node)],
             };
-            let pings = nodes.iter().flat_map(|node| &node.links).map(|link| async move {
-                if let Some(mut lent) = link.lend(config) {
-                    let ping = Cmd::new("PING").readonly();
-                    let Ok(connection) = lent.connection() else { return };
-                    let value = connection.send_packed_command(&to_redis(&ping)).await;
-                    // What it says about the connection has been noted.
-                    let _ = lent.finish(read(&ping, value));
-                }
+            let checks = nodes.iter().flat_map(|node| {
+                let lent = node.links.iter().filter_map(|link| link.lend(config));
+                lent.map(|lent| lent.check(&node.address))
             });
-            join_all(pings).await;
+            join_all(checks).await;
         }
     }
 
