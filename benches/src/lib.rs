@@ -4,10 +4,12 @@
 
 mod area;
 mod data;
+mod npy;
 mod ratio;
 
 pub use area::{AREAS, Area};
 pub use data::{DIMENSIONS, Fixture, answer_text, raw_connection, unit_vectors};
+pub use npy::Matrix;
 pub use ratio::{Better, Effort, Line, Promise, median_micros, user_cpu};
 
 /// What a benchmark fails with; there is nothing to do about it but to print it.

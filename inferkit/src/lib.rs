@@ -14,7 +14,7 @@ pub mod prelude {
     #[cfg(feature = "embcache")]
     pub use inferkit_embcache::{Embedder as _, EmbedderExt as _, EmbeddingCache as _};
     #[cfg(feature = "semcache")]
-    pub use inferkit_semcache::{SemanticCache as _, SemanticCacheExt as _};
+    pub use inferkit_semcache::{SemanticCache as _, SemanticCacheExt as _, TransferExt as _};
     #[cfg(feature = "vectorsearch")]
     pub use inferkit_vectorsearch::{VectorIndex as _, VectorIndexExt as _};
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use inferkit_semcache::conformance::{Compass, policy};
 use inferkit_semcache::{
-    Lookup, MemorySemanticCache, Request, SemanticCache, SemanticCacheExt as _, Tenant,
+    Lookup, MemorySemanticCache, Near, Request, SemanticCache, SemanticCacheExt as _, Tenant,
 };
 use proptest::prelude::*;
 use support::answer;
@@ -15,6 +15,7 @@ use support::answer;
 #[derive(Clone, Debug)]
 enum Call {
     Lookup(Request),
+    Flush(Request),
     Remove(Request),
     Store(Request, u32),
 }
@@ -41,6 +42,7 @@ fn any_call() -> impl Strategy<Value = Call> {
     prop_oneof![
         3 => any_request().prop_map(Call::Lookup),
         1 => any_request().prop_map(Call::Remove),
+        1 => any_request().prop_map(Call::Flush),
         3 => (any_request(), any::<u32>()).prop_map(|(request, number)| Call::Store(request, number)),
     ]
 }
@@ -58,6 +60,11 @@ fn compare(redis: &Lookup, memory: &Lookup) {
             assert!(apart < 1e-5, "{redis:?} {memory:?}");
             let angle = |prompt: &str| prompt.split(' ').next().unwrap().to_owned();
             assert_eq!(angle(&redis.prompt), angle(&memory.prompt));
+        }
+        (Lookup::Near(redis), Lookup::Near(memory)) => {
+            assert_eq!(redis.reason, memory.reason);
+            let of = |near: &Near| near.candidate.similarity.as_f64();
+            assert!((of(redis) - of(memory)).abs() < 1e-5, "{redis:?} {memory:?}");
         }
         (Lookup::Miss(redis), Lookup::Miss(memory)) => {
             assert_eq!(redis.nearest.is_some(), memory.nearest.is_some());
@@ -78,6 +85,10 @@ async fn run(calls: Vec<Call>) {
             Call::Lookup(request) => {
                 let found = redis.lookup(&request).await.unwrap();
                 compare(&found, &memory.lookup(&request).await.unwrap());
+            }
+            Call::Flush(request) => {
+                redis.flush(request.tenant()).await.unwrap();
+                memory.flush(request.tenant()).await.unwrap();
             }
             Call::Remove(request) => assert_eq!(
                 redis.forget(&request).await.unwrap(),

@@ -29,11 +29,12 @@ impl Driver for Canned {
         }
         let text = |text: &'static str| Reply::Bulk(text.into());
         Ok(match cmd.iter().next().unwrap() {
-            b"HMGET" => Reply::Array(vec![Reply::Nil; 5]),
+            b"EVALSHA" if cmd.is_readonly() => Reply::Array(vec![Reply::Nil; 8]),
             b"FT.SEARCH" => Reply::Map(vec![
                 (text("results"), Reply::Array(Vec::new())),
                 (text("warning"), Reply::Array(vec![text("Timeout limit was reached")])),
             ]),
+            b"EVALSHA" => Reply::Int(1),
             _ => Reply::Int(0),
         })
     }

@@ -1,0 +1,263 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use inferkit_core::keys::Key;
+use inferkit_core::{Batch, Cmd, DriverExt as _, ErrorKind, Reply, Script};
+use inferkit_vectorsearch::{Filter, Hit as Row, Knn, MAX_K, Vector, VectorIndexExt as _};
+
+use super::RedisSemanticCache;
+use crate::choose::{Candidate, choose};
+use crate::digest::unique;
+use crate::embedding::{SAME, embed};
+use crate::entry::{
+    ANSWER_FIELDS, EMBEDDING, PROMPT, SCOPE, Stored, TIMESTAMP, TTL, Tier, WRONG_FOR, Wanted,
+    is_wrong_for, number,
+};
+use crate::request::Scope;
+use crate::{EntryId, Hit, Lookup, Miss, Request, Result};
+
+static LOOKUP: Script = Script::new(include_str!("../scripts/lookup.lua"));
+
+/// How many times as many candidates the second search has.
+const WIDER: usize = 8;
+
+/// What a request is looked up by.
+struct Search<'s> {
+    request: &'s Request,
+    scope: Scope,
+    epoch: &'s str,
+    since: Option<Duration>,
+}
+
+impl RedisSemanticCache {
+    /// Returns the text of the field `scope` of a request's entry, by which the semantic tier filters: its
+    /// [`Request::scope`] and the epoch of its tenant.
+    #[must_use]
+    pub fn scope(&self, request: &Request, epoch: &str) -> String {
+        request.scope(self.embedder.model()) + epoch
+    }
+
+    /// Returns the query of the semantic tier.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Search`](crate::Error::Search) if `epoch` is not one.
+    pub fn query(&self, request: &Request, epoch: &str, vector: Vector) -> Result<Knn> {
+        let scope = request.full_scope(self.embedder.model());
+        self.query_of(
+            &Search { request, scope, epoch, since: None },
+            vector,
+            self.config.candidates,
+        )
+    }
+
+    pub(super) async fn find(&self, request: &Request) -> Result<Lookup> {
+        let scope = request.full_scope(self.embedder.model());
+        let (stored, epoch, now) = self.read(request).await?;
+        let since = request.control().accepted_age().map(|age| now.saturating_sub(age));
+        let epoch = epoch.and_then(|epoch| String::from_utf8(epoch.into()).ok());
+        let no_cache = request.control().is_no_cache();
+        if let Some(epoch) = epoch.as_deref().filter(|_| !no_cache) {
+            let (stored, ttl) = stored;
+            let wanted =
+                Wanted { scope: &scope, epoch: epoch.as_bytes(), tier: Tier::Exact, since };
+            if let Some((answer, stored_at)) = stored.check(wanted)? {
+                let (id, prompt, model) =
+                    (request.id(), request.shared_prompt(), request.shared_model());
+                self.touch(request, &id, ttl.as_ref()).await?;
+                return Ok(Lookup::Exact(Hit::new(id, prompt, &answer, SAME, model, stored_at)));
+            }
+        }
+        let miss = |vector| {
+            let miss = Miss::new(request, vector);
+            epoch.as_deref().map_or(miss.clone(), |epoch| miss.with_epoch(epoch))
+        };
+        if !self.config.policy.is_semantic(request) {
+            return Ok(Lookup::Miss(miss(None)));
+        }
+        let vector = embed(&*self.embedder, request).await?;
+        let miss = miss(Some(vector.clone()));
+        if no_cache {
+            return Ok(Lookup::Miss(miss));
+        }
+        // A tenant without an epoch has no entries; asking for those of another one tells whether the server can search.
+        let epoch = epoch.clone().unwrap_or_else(unique);
+        let search = Search { request, scope, epoch: &epoch, since };
+        self.semantic(search, vector, miss).await
+    }
+
+    /// The fields of the entry of this very request, the tenant's epoch, and the server's time if the request has a
+    /// greatest age.
+    async fn read(
+        &self,
+        request: &Request,
+    ) -> Result<((Stored, Option<Bytes>), Option<Bytes>, Duration)> {
+        let key = self.key(request.tenant(), &request.id());
+        let epoch = self.epoch_key(request.tenant());
+        let sliding = self.config.policy.is_sliding();
+        let fields = || ANSWER_FIELDS.into_iter().chain(sliding.then_some(TTL));
+        let timed = request.control().accepted_age().is_some();
+        let replies = if self.is_cluster.load(Ordering::Relaxed) {
+            self.read_apart(&key, &epoch, fields(), timed).await?
+        } else {
+            let keys = [&key, &epoch];
+            let cmd = Cmd::eval(&LOOKUP, &keys.map(Key::as_str)).arg(u8::from(timed));
+            match self.driver.query(cmd.args(fields()).readonly()).await {
+                Err(error) if error.kind() == ErrorKind::CrossSlot => {
+                    self.is_cluster.store(true, Ordering::Relaxed);
+                    self.read_apart(&key, &epoch, fields(), timed).await?
+                }
+                replies => replies?,
+            }
+        };
+        let mut replies = replies.into_iter().map(|field| match field {
+            Reply::Bulk(bytes) => Some(bytes),
+            _ => None,
+        });
+        let mut next = || replies.next().flatten();
+        let stored = Stored::read(&mut next);
+        let ttl = if sliding { next() } else { None };
+        let epoch = next().filter(|epoch| !epoch.is_empty());
+        let now = Duration::from_secs(number(next().as_ref()).unwrap_or(0));
+        Ok(((stored, ttl), epoch, now))
+    }
+
+    /// The same on a cluster, where the entry and the epoch are on different nodes.
+    async fn read_apart(
+        &self,
+        key: &Key,
+        epoch: &Key,
+        fields: impl Iterator<Item = &'static str> + Send,
+        timed: bool,
+    ) -> Result<Vec<Reply>> {
+        let mut batch = Batch::new();
+        let hash = batch.push::<Vec<Reply>>(Cmd::new("HMGET").key(key).args(fields).readonly());
+        let epoch = batch.push::<Reply>(Cmd::new("GET").key(epoch).readonly());
+        let time = timed.then(|| batch.push::<Vec<Reply>>(Cmd::new("TIME").readonly()));
+        let mut answers = self.driver.run(batch).await?;
+        let mut replies = answers.take(hash)?;
+        replies.push(answers.take(epoch)?);
+        if let Some(time) = time {
+            replies.extend(answers.take(time)?.into_iter().take(1));
+        }
+        Ok(replies)
+    }
+
+    /// Begins an entry's time anew where that is wanted.
+    async fn touch(&self, request: &Request, id: &EntryId, ttl: Option<&Bytes>) -> Result<()> {
+        let Some(ttl) = ttl.filter(|_| self.config.policy.is_sliding()) else { return Ok(()) };
+        let expire = |key: Key| Cmd::new("PEXPIRE").key(key).arg(ttl).idempotent();
+        let mut batch = Batch::new();
+        // Neither does anything to a key that is gone.
+        let entry = batch.push::<()>(expire(self.key(request.tenant(), id)));
+        let epoch = batch.push::<()>(expire(self.epoch_key(request.tenant())).arg("GT"));
+        let mut answers = self.driver.run(batch).await?;
+        answers.take(entry)?;
+        Ok(answers.take(epoch)?)
+    }
+
+    /// The semantic tier: one `FT.SEARCH`, and a wider one if all candidates were unusable.
+    async fn semantic(&self, search: Search<'_>, vector: Vector, miss: Miss) -> Result<Lookup> {
+        let k = self.config.candidates;
+        let mut found = self.search(&search, vector.clone(), k).await?;
+        let wider = k.saturating_mul(WIDER).min(MAX_K);
+        if found.crowded && k < wider {
+            found = self.search(&search, vector, wider).await?;
+        }
+        let Found { candidates, ttls, partial, .. } = found;
+        let miss = miss.with_partial(partial);
+        let lookup = choose(&self.config.policy, search.request, candidates, miss).await;
+        if let Some(hit) = lookup.hit() {
+            let ttl = ttls.iter().find(|(id, _)| *id == hit.id).map(|(_, ttl)| ttl);
+            self.touch(search.request, &hit.id, ttl).await?;
+        }
+        Ok(lookup)
+    }
+
+    fn query_of(&self, search: &Search<'_>, vector: Vector, k: usize) -> Result<Knn> {
+        let mut filter = Filter::tag(SCOPE, format!("{}{}", search.scope, search.epoch))?;
+        if let Some(since) = search.since {
+            #[expect(clippy::cast_precision_loss, reason = "seconds of this era fit 53 bits")]
+            let since = since.as_secs() as f64;
+            filter = filter & Filter::number(TIMESTAMP, since..)?;
+        }
+        let query = Knn::new(EMBEDDING, vector, k, filter)?.returning(ANSWER_FIELDS)?;
+        let query = query.returning([PROMPT, WRONG_FOR])?;
+        Ok(if self.config.policy.is_sliding() { query.returning([TTL])? } else { query })
+    }
+
+    /// Collects what may be served among the `k` nearest entries.
+    async fn search(&self, search: &Search<'_>, vector: Vector, k: usize) -> Result<Found> {
+        let query = self.query_of(search, vector, k)?;
+        let index: Arc<_> = self.index();
+        let result = index.knn(&query).await?;
+        let mut found = Found {
+            crowded: 0 < result.skipped + result.unusable,
+            partial: result.partial,
+            ..Found::default()
+        };
+        let threshold = self.config.policy.threshold_of(search.request);
+        let prefix = self.tenant_keys(search.request.tenant()).prefix();
+        let wanted = Wanted {
+            scope: &search.scope,
+            epoch: search.epoch.as_bytes(),
+            tier: Tier::Semantic,
+            since: search.since,
+        };
+        for mut row in result.hits {
+            let similarity = row.distance.to_similarity();
+            let similar = threshold <= similarity;
+            if !similar {
+                // What lies behind it is not similar enough either.
+                found.crowded = false;
+            }
+            let id = id_of(&row, &prefix);
+            let prompt = row.take_field(PROMPT);
+            let wrong_for = row.take_field(WRONG_FOR);
+            let ttl = row.take_field(TTL);
+            let mut fields = ANSWER_FIELDS.into_iter();
+            let stored = Stored::read(|| row.take_field(fields.next()?));
+            let entry = match stored.check(wanted) {
+                Ok(entry) => entry,
+                // A later release's entry is only in the way if it would be the answer.
+                Err(error) if similar && found.candidates.is_empty() => return Err(error),
+                Err(_) => None,
+            };
+            let prompt = prompt.as_deref().and_then(|prompt| str::from_utf8(prompt).ok());
+            let (Some(id), Some(prompt), Some((answer, stored_at))) = (id, prompt, entry) else {
+                found.crowded |= similar;
+                continue;
+            };
+            if similar {
+                found.crowded = false;
+            }
+            found.ttls.extend(ttl.map(|ttl| (id, ttl)));
+            let model = search.request.shared_model();
+            let wrong = is_wrong_for(wrong_for.as_ref(), &search.request.id());
+            let hit = Hit::new(id, prompt, &answer, similarity, model, stored_at);
+            found.candidates.push(Candidate { hit, wrong });
+            if !similar {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What a search found.
+#[derive(Default)]
+struct Found {
+    /// The most similar first; at most the last is not similar enough.
+    candidates: Vec<Candidate>,
+    ttls: Vec<(EntryId, Bytes)>,
+    /// Whether entries that cannot be served took places of ones that may be.
+    crowded: bool,
+    partial: bool,
+}
+
+/// The id in the key of a row that lies under `prefix`.
+fn id_of(row: &Row, prefix: &str) -> Option<EntryId> {
+    str::from_utf8(row.key.strip_prefix(prefix.as_bytes())?).ok()?.parse().ok()
+}
