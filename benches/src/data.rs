@@ -36,6 +36,21 @@ pub fn unit_vectors(count: usize, dimensions: usize) -> Vec<Vec<f32>> {
     (0..count).map(|_| vector()).collect()
 }
 
+/// Returns `count` vectors of length 1 around 200 centers, each as far from its center as the center is long; the same in
+/// every run.
+#[must_use]
+pub fn clustered_vectors(count: usize, dimensions: usize) -> Vec<Vec<f32>> {
+    const CENTERS: usize = 200;
+    let mut points = unit_vectors(CENTERS + count, dimensions).into_iter();
+    let centers: Vec<Vec<f32>> = points.by_ref().take(CENTERS).collect();
+    let around = |(point, center): (Vec<f32>, &Vec<f32>)| {
+        let sum: Vec<f32> = point.iter().zip(center).map(|(a, b)| a + b).collect();
+        let norm = sum.iter().map(|value| value * value).sum::<f32>().sqrt();
+        sum.into_iter().map(|value| value / norm).collect()
+    };
+    points.zip(centers.iter().cycle()).map(around).collect()
+}
+
 /// An answer of about a kilobyte.
 #[must_use]
 pub fn answer_text(number: usize) -> String {

@@ -8,7 +8,7 @@ mod npy;
 mod ratio;
 
 pub use area::{AREAS, Area};
-pub use data::{DIMENSIONS, Fixture, answer_text, raw_connection, unit_vectors};
+pub use data::{DIMENSIONS, Fixture, answer_text, clustered_vectors, raw_connection, unit_vectors};
 pub use npy::Matrix;
 pub use ratio::{Better, Effort, Line, Promise, median_micros, user_cpu};
 

@@ -62,6 +62,17 @@ impl Promise {
         Self { area, name, target, better: Better::Lower, unit }
     }
 
+    /// Makes a promise that the ratio is at least `target`.
+    #[must_use]
+    pub const fn at_least(
+        area: &'static str,
+        name: &'static str,
+        target: f64,
+        unit: &'static str,
+    ) -> Self {
+        Self { area, name, target, better: Better::Higher, unit }
+    }
+
     /// Measures both sides in turn, one round to warm up and then as many as `effort` says, each in the other order.
     ///
     /// The result is the median of the rounds' ratios: what disturbs one round disturbs both sides of it.

@@ -1,35 +1,82 @@
-//! Metrics of the family, through the `metrics` facade (feature `metrics`); without the feature nothing is recorded.
+//! Metrics of the family, through the `metrics` facade (feature `metrics`); without the feature nothing is recorded and
+//! nothing is measured.
 //!
 //! No recorder is installed: that is the service's choice.
-//! Labels come from closed sets, never from users.
+//! Names are `inferkit_<crate>_<what>_<unit or total>`; labels come from closed sets, never from users.
+//! The crates of the family record with [`count`], [`record`] and [`Stopwatch`], and so may implementations of their
+//! traits.
 //!
 //! | name | kind | labels | what |
 //! |---|---|---|---|
 //! | `inferkit_core_commands_total` | counter | `deployment`, `outcome` (`ok` or an error kind) | calls and batches sent |
 //! | `inferkit_core_command_seconds` | histogram | `deployment` | time from call to answer |
 //! | `inferkit_core_reconnects_total` | counter | `reason` (`broken`, `silent`, `moved`) | connections that a pool replaced |
+//! | `inferkit_semcache_lookups_total` | counter | `outcome` (`exact`, `semantic`, `near`, `miss`, `error`) | lookups |
+//! | `inferkit_semcache_lookup_seconds` | histogram | `outcome` | time of a lookup, embedding and verification included |
+//! | `inferkit_semcache_similarity` | histogram | `outcome` | cosine similarity of semantic hits, and of the nearest entry of misses |
+//! | `inferkit_semcache_tokens_saved_total` | counter | | tokens that the answers of hits had cost |
+//! | `inferkit_semcache_money_saved_micros_total` | counter | | millionths of money that hits did not cost |
+//! | `inferkit_semcache_stores_total` | counter | `outcome` (`stored`, or why not) | answers stored, and not |
+//! | `inferkit_semcache_feedback_total` | counter | `verdict` (`right`, `wrong`) | reports about hits |
+//! | `inferkit_semcache_generations_total` | counter | `outcome` (`complete`, `incomplete`, `failed`) | answers that a `Coalescer` had generated |
 
-use std::time::Duration;
+#[cfg(feature = "metrics")]
+use std::time::Instant;
 
 use crate::ErrorKind;
 
-#[cfg(feature = "metrics")]
-pub(crate) fn command(deployment: &'static str, outcome: &'static str, took: Duration) {
-    metrics::counter!("inferkit_core_commands_total", "deployment" => deployment, "outcome" => outcome)
-        .increment(1);
-    metrics::histogram!("inferkit_core_command_seconds", "deployment" => deployment).record(took);
+/// Names of labels and their values.
+pub type Labels<'a> = &'a [(&'static str, &'static str)];
+
+/// Adds to a counter.
+#[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing is recorded"))]
+pub fn count(name: &'static str, labels: Labels<'_>, by: u64) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(name, labels).increment(by);
 }
 
-#[cfg(not(feature = "metrics"))]
-pub(crate) fn command(_: &'static str, _: &'static str, _: Duration) {}
+/// Adds a value to a histogram; times are in seconds.
+#[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing is recorded"))]
+pub fn record(name: &'static str, labels: Labels<'_>, value: f64) {
+    #[cfg(feature = "metrics")]
+    metrics::histogram!(name, labels).record(value);
+}
 
-#[cfg(all(feature = "metrics", feature = "redis"))]
+/// Takes the time of an operation for a histogram.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Stopwatch {
+    #[cfg(feature = "metrics")]
+    started: Instant,
+}
+
+impl Stopwatch {
+    /// Starts now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self {
+            #[cfg(feature = "metrics")]
+            started: Instant::now(),
+        }
+    }
+
+    /// Adds the seconds since the start to a histogram.
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing is recorded"))]
+    pub fn record(self, name: &'static str, labels: Labels<'_>) {
+        #[cfg(feature = "metrics")]
+        record(name, labels, self.started.elapsed().as_secs_f64());
+    }
+}
+
+pub(crate) fn command(deployment: &'static str, outcome: &'static str, time: Stopwatch) {
+    count("inferkit_core_commands_total", &[("deployment", deployment), ("outcome", outcome)], 1);
+    time.record("inferkit_core_command_seconds", &[("deployment", deployment)]);
+}
+
+#[cfg(feature = "redis")]
 pub(crate) fn reconnect(reason: &'static str) {
-    metrics::counter!("inferkit_core_reconnects_total", "reason" => reason).increment(1);
+    count("inferkit_core_reconnects_total", &[("reason", reason)], 1);
 }
-
-#[cfg(all(not(feature = "metrics"), feature = "redis"))]
-pub(crate) fn reconnect(_: &'static str) {}
 
 pub(crate) fn kind_label(kind: ErrorKind) -> &'static str {
     match kind {

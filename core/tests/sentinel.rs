@@ -70,7 +70,6 @@ async fn who_only_reads_leaves_a_demoted_primary() {
     let config = PoolConfig::sentinel("main", &sentinels, None).unwrap();
     let config = config.with_protocol(Protocol::Resp2).with_timeout(Duration::from_millis(200));
     let pool = Pool::new(config);
-    let watch = tokio::spawn(pool.clone().watch());
     let role = async || -> Result<String> {
         let role: Vec<Reply> = pool.query(Cmd::new("ROLE").readonly()).await?;
         Ok(role[0].as_str().unwrap_or_default().to_owned())
@@ -81,6 +80,7 @@ async fn who_only_reads_leaves_a_demoted_primary() {
     Pool::connect(old.url()).await.unwrap().query::<()>(demote).await.unwrap();
     assert_eq!(role().await.unwrap(), "slave", "the connection is still there");
     named.store(port, Ordering::SeqCst);
+    let watch = tokio::spawn(pool.clone().watch());
     let started = Instant::now();
     while !matches!(role().await.as_deref(), Ok("master")) {
         assert!(started.elapsed() < Duration::from_secs(20), "still with the old primary");

@@ -12,7 +12,7 @@ use inferkit_vectorsearch::Similarity;
 use tokio::time::Instant;
 
 use crate::flights::{Landing, RedisFlights};
-use crate::stats::observe;
+use crate::stats::record;
 use crate::stream::{AnswerStream, Chunk};
 use crate::{
     Answer, CacheControl, EntryId, Error, Finish, Hit, Lookup, Miss, Request, SemanticCache, Stored,
@@ -384,7 +384,7 @@ impl Inner {
         G: Future<Output = Result<Answer, GenerateError>> + Send,
     {
         let outcome = generate().await;
-        observe::generation(match &outcome {
+        record::generation(match &outcome {
             Ok(answer) if answer.finish() == Finish::Complete => "complete",
             Ok(_) => "incomplete",
             Err(_) => "failed",

@@ -1,6 +1,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use inferkit_core::observe;
+
 use crate::{Feedback, Hit, Lookup, Prices, Stored};
 
 /// What a cache did since it was made, in this process.
@@ -154,18 +156,18 @@ impl Meter {
             outcome.fetch_add(1, Ordering::Relaxed);
         }
         watch.count(took);
-        observe::lookup(lookup, took);
+        record::lookup(lookup, took);
         let Some(hit) = lookup.and_then(Lookup::hit) else { return };
         let (tokens, micros) = saved(hit, prices);
         self.tokens_saved.fetch_add(tokens, Ordering::Relaxed);
         self.saved_micros.fetch_add(micros, Ordering::Relaxed);
-        observe::saved(tokens, micros);
+        record::saved(tokens, micros);
     }
 
     pub(crate) fn store(&self, stored: Stored) {
         let counter = if stored.id().is_some() { &self.stored } else { &self.skipped };
         counter.fetch_add(1, Ordering::Relaxed);
-        observe::store(stored.outcome());
+        record::store(stored.outcome());
     }
 
     pub(crate) fn feedback(&self, feedback: Feedback) {
@@ -174,7 +176,7 @@ impl Meter {
             Feedback::Wrong => (&self.wrong, "wrong"),
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        observe::feedback(verdict);
+        record::feedback(verdict);
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -206,58 +208,40 @@ fn saved(hit: &Hit, prices: &Prices) -> (u64, u64) {
     (tokens, micros.unwrap_or(0))
 }
 
-/// What goes to the `metrics` facade; see the table in the README.
-#[cfg(feature = "metrics")]
-pub(crate) mod observe {
-    use super::{Duration, Lookup};
-    use metrics::{counter, histogram};
+/// What goes to the `metrics` facade; the names stand in [`inferkit_core::observe`].
+pub(crate) mod record {
+    use super::{Duration, Lookup, observe};
 
     pub(crate) fn lookup(lookup: Option<&Lookup>, took: Duration) {
-        let outcome = lookup.map_or("error", Lookup::outcome);
-        counter!("inferkit_semcache_lookups_total", "outcome" => outcome).increment(1);
-        histogram!("inferkit_semcache_lookup_seconds", "outcome" => outcome).record(took);
+        let labels = [("outcome", lookup.map_or("error", Lookup::outcome))];
+        observe::count("inferkit_semcache_lookups_total", &labels, 1);
+        observe::record("inferkit_semcache_lookup_seconds", &labels, took.as_secs_f64());
         let nearest = match lookup {
             Some(Lookup::Semantic(hit)) => Some(hit.similarity),
             Some(other) => other.miss().and_then(|miss| miss.nearest).map(|near| near.similarity),
             None => None,
         };
         if let Some(similarity) = nearest {
-            histogram!("inferkit_semcache_similarity", "outcome" => outcome)
-                .record(similarity.as_f64());
+            observe::record("inferkit_semcache_similarity", &labels, similarity.as_f64());
         }
     }
 
     pub(crate) fn saved(tokens: u64, micros: u64) {
-        counter!("inferkit_semcache_tokens_saved_total").increment(tokens);
-        counter!("inferkit_semcache_money_saved_micros_total").increment(micros);
+        observe::count("inferkit_semcache_tokens_saved_total", &[], tokens);
+        observe::count("inferkit_semcache_money_saved_micros_total", &[], micros);
     }
 
     pub(crate) fn store(outcome: &'static str) {
-        counter!("inferkit_semcache_stores_total", "outcome" => outcome).increment(1);
+        observe::count("inferkit_semcache_stores_total", &[("outcome", outcome)], 1);
     }
 
     pub(crate) fn feedback(verdict: &'static str) {
-        counter!("inferkit_semcache_feedback_total", "verdict" => verdict).increment(1);
+        observe::count("inferkit_semcache_feedback_total", &[("verdict", verdict)], 1);
     }
 
     pub(crate) fn generation(outcome: &'static str) {
-        counter!("inferkit_semcache_generations_total", "outcome" => outcome).increment(1);
+        observe::count("inferkit_semcache_generations_total", &[("outcome", outcome)], 1);
     }
-}
-
-#[cfg(not(feature = "metrics"))]
-pub(crate) mod observe {
-    use super::{Duration, Lookup};
-
-    pub(crate) fn lookup(_: Option<&Lookup>, _: Duration) {}
-
-    pub(crate) fn saved(_: u64, _: u64) {}
-
-    pub(crate) fn store(_: &'static str) {}
-
-    pub(crate) fn feedback(_: &'static str) {}
-
-    pub(crate) fn generation(_: &'static str) {}
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use inferkit_core::keys::{Key, KeyBuilder};
-use inferkit_core::{Cmd, Script};
+use inferkit_core::{Batch, Cmd, Script};
 
 use crate::filter::{number, stored_tag_problem};
 use crate::schema::TAG_SEPARATOR;
@@ -42,6 +42,9 @@ pub struct Document {
     fields: Vec<(Cow<'static, str>, Value)>,
     ttl: Option<Duration>,
 }
+
+/// The fields of a [`Document`] in their stored form: names and bytes.
+pub type Encoded<'d> = Vec<(&'d str, Cow<'d, [u8]>)>;
 
 /// The value of a field of a [`Document`]; made of text, bytes, numbers and [`Vector`]s with `into()`.
 #[derive(Clone, PartialEq)]
@@ -146,6 +149,16 @@ impl Document {
         }
     }
 
+    /// Checks the document against a schema, and returns its fields in their stored form.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidField`], [`Error::DimensionMismatch`], and those of [`DataType::encode`](crate::DataType::encode).
+    pub fn encode(&self, schema: &Schema) -> Result<Encoded<'_>> {
+        self.check()?;
+        self.fields().map(|(name, value)| Ok((name, encode_field(schema, name, value)?))).collect()
+    }
+
     /// Puts the id below another one.
     pub(crate) fn under(mut self, parent: &str) -> Self {
         self.id = format!("{parent}/{}", self.id);
@@ -165,6 +178,33 @@ impl Document {
             return Err(fail("ttl", "is not between a millisecond and a hundred years"));
         }
         Ok(())
+    }
+
+    /// Appends the commands that write the document in the place of an older one to a transaction.
+    pub(crate) fn append_put(&self, schema: &Schema, transaction: &mut Batch) -> Result<()> {
+        self.check()?;
+        let key = key(schema, &self.id);
+        let mut write = Cmd::with_capacity("HSET", 128 + self.size()).key(&key);
+        for (name, value) in &self.fields {
+            write = write.arg(&**name).arg(&*encode_field(schema, name, value)?);
+        }
+        transaction.push::<u64>(Cmd::new("DEL").key(&key));
+        transaction.push::<u64>(write);
+        if let Some(ttl) = self.ttl {
+            let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+            transaction.push::<u64>(Cmd::new("PEXPIRE").key(&key).arg(millis));
+        }
+        Ok(())
+    }
+
+    /// About how many bytes the fields take.
+    fn size(&self) -> usize {
+        let value = |value: &Value| match value {
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Tags(tags) => tags.iter().map(|tag| tag.len() + 1).sum(),
+            Value::Vector(vector) => 4 * vector.dimensions(),
+        };
+        self.fields.iter().map(|(name, field)| name.len() + value(field)).sum()
     }
 
     /// The command that writes the document in the place of an older one.

@@ -19,13 +19,11 @@ use crate::{Algorithm, DataType, Error, Field, FieldKind, Result, Schema};
 #[non_exhaustive]
 pub enum Engine {
     /// RediSearch: a module of Redis up to 7.4 and of Valkey, a part of Redis 8.
-    #[non_exhaustive]
     RediSearch {
         /// Major, minor and patch version; those of Redis from 8.0.
         version: (u32, u32, u32),
     },
     /// valkey-search.
-    #[non_exhaustive]
     ValkeySearch {
         /// Major, minor and patch version.
         version: (u32, u32, u32),

@@ -314,6 +314,15 @@ pub enum Error {
         /// The field.
         field: String,
     },
+    /// An implementation cannot do what was asked of it.
+    #[error("{what}: {instead}")]
+    #[non_exhaustive]
+    Unsupported {
+        /// What cannot be done.
+        what: &'static str,
+        /// What to do instead.
+        instead: &'static str,
+    },
     /// Stored bytes are not a vector of 32-bit floats.
     #[error("{len} bytes are not a vector of 32-bit floats: the length must be a multiple of 4")]
     #[non_exhaustive]
@@ -327,6 +336,26 @@ pub enum Error {
     Yaml {
         /// What is wrong, and where.
         problem: String,
+    },
+    /// A vector set exists with another shape.
+    #[error(
+        "vector set `{set}` exists with another shape ({difference}): use another index name, or the options it was made with"
+    )]
+    #[non_exhaustive]
+    VectorSetMismatch {
+        /// The key of the set.
+        set: String,
+        /// What differs.
+        difference: String,
+    },
+    /// The server has no vector sets.
+    #[error(
+        "the server has no vector sets: use Redis 8 or later, or RedisVectorIndex with the RediSearch module"
+    )]
+    #[non_exhaustive]
+    VectorSetsUnavailable {
+        /// The server's answer.
+        source: inferkit_core::Error,
     },
     /// A vector has no direction: all its components are zero, or too small to tell.
     #[error("the vector is zero and has no direction: do not embed empty text")]

@@ -161,7 +161,12 @@ impl Bulk {
         self.allow_all
     }
 
-    pub(crate) fn check(self, filter: &Filter) -> Result<()> {
+    /// Checks whether a filter may be used.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MatchesAll`](crate::Error::MatchesAll) if it considers every document and that is not allowed.
+    pub fn check(self, filter: &Filter) -> Result<()> {
         if filter.is_all() && !self.allow_all { Err(crate::Error::MatchesAll) } else { Ok(()) }
     }
 }

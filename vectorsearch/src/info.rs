@@ -270,8 +270,11 @@ impl FromReply for IndexInfo {
 }
 
 /// Reads a number of megabytes.
+///
+/// Once all documents are deleted, RediSearch may count its table of keys below zero and tell it as 2^64 bytes.
 fn bytes(megabytes: &Reply) -> u64 {
-    let bytes = megabytes.as_f64().map_or(0.0, |megabytes| megabytes * 1_048_576.0);
+    let plausible = megabytes.as_f64().filter(|megabytes| *megabytes < 1e12);
+    let bytes = plausible.map_or(0.0, |megabytes| megabytes * 1_048_576.0);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

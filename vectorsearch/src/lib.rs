@@ -17,10 +17,11 @@ mod schema;
 mod similarity;
 mod tenant;
 mod vector;
+mod vector_set;
 #[cfg(feature = "yaml")]
 mod yaml;
 
-pub use document::{Document, MAX_FIELDS, Value};
+pub use document::{Document, Encoded, MAX_FIELDS, Value};
 pub use engine::{Capability, Engine};
 pub use error::{Error, Result};
 pub use fields::Fields;
@@ -44,3 +45,6 @@ pub use schema::{
 pub use similarity::{Distance, Similarity};
 pub use tenant::TenantIndex;
 pub use vector::{MAX_DIMENSIONS, Vector};
+pub use vector_set::{
+    Quantization, RedisVectorSet, VECTOR_SET_KEYS, VectorSetInfo, VectorSetOptions,
+};

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use inferkit_core::keys::decode;
 use inferkit_core::{Clock, SystemClock};
 
 use crate::document::{MAX_FIELDS, encode_field, key};
@@ -120,8 +119,7 @@ impl VectorIndex for MemoryVectorIndex {
     }
 
     fn id(&self, key: &[u8]) -> Option<String> {
-        let id = key.strip_prefix(self.schema.prefix().as_bytes())?;
-        String::from_utf8(decode(str::from_utf8(id).ok()?)?).ok()
+        self.schema.id(key)
     }
 
     async fn put_many(&self, documents: &[Document]) -> Result<()> {

@@ -15,7 +15,7 @@ pub struct SearchResult {
     ///
     /// Most often its time was over.
     /// RESP3 replies say so.
-    /// RESP2 replies do not: then [`RedisVectorIndex::search`](crate::RedisVectorIndex::search) takes an answer that
+    /// RESP2 replies do not: then [`RedisVectorIndex`](crate::RedisVectorIndex) takes an answer that
     /// is short of hits and came after the time limit as partial.
     pub partial: bool,
     /// The number of documents that were found, but had expired before they could be read.

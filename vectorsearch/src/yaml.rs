@@ -144,11 +144,9 @@ impl Schema {
     ///   - {name: embedding, type: vector, attrs: {algorithm: hnsw, dims: 384, distance_metric: cosine}}
     /// ";
     ///
-    /// #[test]
-    /// fn the_schema_is_one() {
-    ///     Schema::from_yaml(PRODUCTS).unwrap();
-    /// }
-    /// # assert_eq!(Schema::from_yaml(PRODUCTS)?.prefix(), "product:");
+    /// // In a test:
+    /// let schema = Schema::from_yaml(PRODUCTS)?;
+    /// assert_eq!(schema.prefix(), "product:");
     /// # Ok::<(), inferkit_vectorsearch::Error>(())
     /// ```
     pub fn from_yaml(text: &str) -> Result<Self> {
@@ -258,7 +256,7 @@ fn field(entry: Entry) -> Result<Field> {
     if attrs.case_sensitive.is_some() && !is_tag {
         return Err(wrong("case_sensitive: only tags have it"));
     }
-    if let Some(separator) = attrs.separator.or(is_tag.then_some(',')) {
+    if let Some(separator) = attrs.separator.or_else(|| is_tag.then_some(',')) {
         field = field.separated_by(separator);
     }
     if let Some(weight) = attrs.weight {

@@ -17,6 +17,7 @@ use inferkit_vectorsearch::{
 const SCRIPTS: &[(&str, &str)] = &[
     ("put", include_str!("../src/scripts/put.lua")),
     ("update", include_str!("../src/scripts/update.lua")),
+    ("set_attributes", include_str!("../src/scripts/set_attributes.lua")),
 ];
 
 async fn pool(url: &str) -> DynDriver {
@@ -125,7 +126,7 @@ async fn every_operation_costs_what_it_says() {
     };
 
     index.put_many(&[document("1"), document("2")]).await.unwrap();
-    expect("put_many", &[("evalsha", 2), ("del", 2), ("hset", 2)]).await;
+    expect("put_many", &[("del", 2), ("exec", 1), ("hset", 2), ("multi", 1)]).await;
     index.put(&document("1").with_ttl(Duration::from_secs(60))).await.unwrap();
     expect("put", &[("evalsha", 1), ("del", 1), ("hset", 1), ("pexpire", 1)]).await;
     index.get_many(&["1", "2"]).await.unwrap();

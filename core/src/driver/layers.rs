@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tracing::Instrument as _;
 
 use super::Driver;
+use crate::observe::Stopwatch;
 use crate::{Batch, Cmd, Error, ErrorKind, Reply, Result, observe};
 
 /// Ends calls that take longer than a limit, for connections that have none of their own.
@@ -157,13 +158,13 @@ impl<D: Driver> Observed<D> {
         Self { inner, deployment }
     }
 
-    fn record<T>(&self, span: &tracing::Span, started: Instant, outcome: &Result<T>) {
+    fn record<T>(&self, span: &tracing::Span, time: Stopwatch, outcome: &Result<T>) {
         let outcome = match outcome {
             Ok(_) => "ok",
             Err(error) => observe::kind_label(error.kind()),
         };
         span.record("outcome", outcome);
-        observe::command(self.deployment, outcome, started.elapsed());
+        observe::command(self.deployment, outcome, time);
     }
 }
 
@@ -177,9 +178,9 @@ impl<D: Driver> Driver for Observed<D> {
             deployment = self.deployment,
             outcome = tracing::field::Empty
         );
-        let started = Instant::now();
+        let time = Stopwatch::start();
         let result = self.inner.call(cmd).instrument(span.clone()).await;
-        self.record(&span, started, &result);
+        self.record(&span, time, &result);
         result
     }
 
@@ -191,9 +192,9 @@ impl<D: Driver> Driver for Observed<D> {
             deployment = self.deployment,
             outcome = tracing::field::Empty
         );
-        let started = Instant::now();
+        let time = Stopwatch::start();
         let result = self.inner.pipeline(batch).instrument(span.clone()).await;
-        self.record(&span, started, &result);
+        self.record(&span, time, &result);
         result
     }
 }

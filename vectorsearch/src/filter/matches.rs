@@ -1,9 +1,7 @@
 //! A filter evaluated in memory.
 
-use super::{
-    Condition, Filter, Leaf, MAX_TAG_BYTES, Node, is_blank, is_case_sensitive, number, stop_words,
-    tag_separator,
-};
+use super::check::{is_blank, is_case_sensitive, stop_words, tag_separator};
+use super::{Condition, Filter, Leaf, MAX_TAG_BYTES, Node, number};
 use crate::{Error, Field, Result, Schema};
 
 impl Filter {

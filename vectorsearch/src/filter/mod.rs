@@ -1,5 +1,7 @@
 //! Which documents a search considers: the tree and how it is built.
 
+mod check;
+mod expression;
 mod matches;
 pub(crate) mod number;
 mod render;
@@ -9,12 +11,15 @@ use std::fmt;
 use std::ops::{BitAnd, BitOr, Not, RangeBounds};
 use std::time::SystemTime;
 
+use check::Problem;
+pub(crate) use check::stored_tag_problem;
+pub(crate) use expression::{MISSING_NUMBER, MISSING_TAG, decoded, push_encoded};
 use number::Interval;
 pub use render::{Rendered, Rendering};
 pub use text::{MAX_WORD_BYTES, Text};
 
 use crate::schema::{check_field_name, check_range};
-use crate::{Error, Field, FieldKind, Result, Schema};
+use crate::{Error, Result, Schema};
 
 /// The longest value of a TAG filter, in bytes: the server cuts longer ones off when it indexes them.
 pub const MAX_TAG_BYTES: usize = 4095;
@@ -23,9 +28,6 @@ pub const MAX_TAG_BYTES: usize = 4095;
 ///
 /// Chains of `&` and chains of `|` are one level each, however long.
 pub const MAX_FILTER_DEPTH: usize = 32;
-
-/// The server searches no shorter prefixes.
-const MIN_PREFIX_BYTES: usize = 2;
 
 /// Which documents a search considers: conditions on fields, joined with `&`, `|` and `!`.
 ///
@@ -55,11 +57,11 @@ pub struct Filter(Node);
 enum Node {
     All,
     /// At least two, none of them `All` or `And`.
-    And(Vec<Node>),
+    And(Vec<Self>),
     /// At least two, none of them `All` or `Or`.
-    Or(Vec<Node>),
+    Or(Vec<Self>),
     /// Not of a `Not`.
-    Not(Box<Node>),
+    Not(Box<Self>),
     Leaf(Leaf),
 }
 
@@ -128,7 +130,7 @@ impl Filter {
     /// Considers documents whose NUMERIC `field` holds a number in `range`.
     ///
     /// `5.0..=5.0` asks for equality; a pair of [`Bound`](std::ops::Bound)s can leave out the lower end too.
-    /// An open side takes in the infinite numbers on it.
+    /// Infinite numbers, which [`Document`](crate::Document) does not take, may be found or not.
     ///
     /// # Errors
     ///
@@ -162,7 +164,8 @@ impl Filter {
     ///
     /// [`Error::EmptyFilterValue`] if there is no word in the text.
     /// [`Error::InvalidFilterValue`] if a word is longer than [`MAX_WORD_BYTES`], or a prefix is several words or
-    /// shorter than 2 bytes; if there are only stop words when the filter meets the schema.
+    /// shorter than 2 bytes; if there are only stop words, or a phrase has a word twice in a row,
+    /// when the filter meets the schema.
     /// [`Error::InvalidName`] if `field` is not a field name.
     pub fn text(field: impl Into<String>, text: Text) -> Result<Self> {
         Self::leaf(field, Condition::Text(text))
@@ -206,7 +209,8 @@ impl Filter {
     /// # Errors
     ///
     /// [`Error::UnknownField`] and [`Error::FieldKindMismatch`] if a field is not in the schema or of another kind.
-    /// [`Error::InvalidFilterValue`] if a tag holds the separator of its field, or a text only stop words.
+    /// [`Error::InvalidFilterValue`] if a tag holds the separator of its field, a text only stop words, or a phrase a word
+    /// twice in a row.
     /// [`Error::MissingNotIndexed`] if the schema does not index which documents lack the field.
     /// [`Error::MatchesNothing`] if it negates [`Filter::all`].
     /// [`Error::InvalidParameter`] if it is nested deeper than [`MAX_FILTER_DEPTH`].
@@ -314,135 +318,6 @@ impl Node {
     }
 }
 
-impl Leaf {
-    fn check(&self, schema: &Schema) -> Result<()> {
-        let field = schema.field(&self.field).ok_or_else(|| Error::UnknownField {
-            index: schema.index().to_owned(),
-            field: self.field.clone(),
-        })?;
-        let invalid = |problem| Error::InvalidFilterValue { field: self.field.clone(), problem };
-        let expect = |fits, expected| {
-            let mismatch = || Error::FieldKindMismatch { field: self.field.clone(), expected };
-            if fits { Ok(()) } else { Err(mismatch()) }
-        };
-        match &self.condition {
-            Condition::AnyOf(values) => {
-                expect(is_tag(field), "TAG")?;
-                check_separator(field, values).map_err(invalid)
-            }
-            Condition::TagPrefix(prefix) => {
-                expect(is_tag(field), "TAG")?;
-                check_separator(field, std::slice::from_ref(prefix)).map_err(invalid)
-            }
-            Condition::Number(_) => expect(*field.kind() == FieldKind::Numeric, "NUMERIC"),
-            Condition::Text(text) => {
-                expect(*field.kind() == FieldKind::Text, "TEXT")?;
-                text.indexed_problem(stop_words(schema))
-                    .map_or(Ok(()), |problem| Err(invalid(problem)))
-            }
-            Condition::Missing if indexes_missing(field) => Ok(()),
-            Condition::Missing => Err(Error::MissingNotIndexed { field: self.field.clone() }),
-        }
-    }
-}
-
-/// Why a condition is refused without a look at the schema.
-enum Problem {
-    Empty,
-    Invalid(&'static str),
-}
-
-impl Condition {
-    fn problem(&self) -> Option<Problem> {
-        match self {
-            Self::AnyOf(values) if values.is_empty() => Some(Problem::Empty),
-            Self::AnyOf(values) => values.iter().find_map(|value| tag_problem(value)),
-            Self::TagPrefix(prefix) => prefix_problem(prefix),
-            Self::Number(interval) => interval.problem().map(Problem::Invalid),
-            Self::Text(text) => text.problem(),
-            Self::Missing => None,
-        }
-    }
-}
-
-/// Why the index would not find a stored tag as it is; an empty one is only not indexed.
-pub(crate) fn stored_tag_problem(value: &str) -> Option<&'static str> {
-    match tag_problem(value) {
-        Some(Problem::Invalid(problem)) => Some(problem),
-        Some(Problem::Empty) | None => None,
-    }
-}
-
-fn tag_problem(value: &str) -> Option<Problem> {
-    if value.ends_with(is_blank) {
-        return Some(Problem::Invalid(
-            "starts or ends with a blank, which the index strips: trim it",
-        ));
-    }
-    tag_start_problem(value)
-}
-
-fn prefix_problem(prefix: &str) -> Option<Problem> {
-    tag_start_problem(prefix).or_else(|| {
-        (prefix.len() < MIN_PREFIX_BYTES)
-            .then_some(Problem::Invalid("is shorter than 2 bytes: the server finds nothing by it"))
-    })
-}
-
-/// What is wrong with a tag, whether or not more of it follows.
-fn tag_start_problem(value: &str) -> Option<Problem> {
-    let problem = if value.is_empty() {
-        return Some(Problem::Empty);
-    } else if value.contains('\0') {
-        "holds a NUL byte, where the index cuts it off: store and filter by a digest of it"
-    } else if value.starts_with(is_blank) {
-        "starts or ends with a blank, which the index strips: trim it"
-    } else if MAX_TAG_BYTES < value.len() {
-        "is longer than 4095 bytes, where the index cuts it off: store and filter by a digest of it"
-    } else {
-        return None;
-    };
-    Some(Problem::Invalid(problem))
-}
-
-/// What `isspace` of the C locale takes for a blank.
-fn is_blank(character: char) -> bool {
-    matches!(character, ' ' | '\t'..='\r')
-}
-
-fn check_separator(field: &Field, values: &[String]) -> Result<(), &'static str> {
-    if values.iter().any(|value| value.contains(tag_separator(field))) {
-        return Err(
-            "holds the separator of the field, which parts its values: store and filter by a digest of it",
-        );
-    }
-    Ok(())
-}
-
-fn is_tag(field: &Field) -> bool {
-    *field.kind() == FieldKind::Tag
-}
-
-/// What parts the values of a TAG field.
-fn tag_separator(field: &Field) -> char {
-    field.separator()
-}
-
-/// Tells whether upper and lower case of a TAG field differ.
-fn is_case_sensitive(field: &Field) -> bool {
-    field.is_case_sensitive()
-}
-
-/// Tells whether the server can say which documents lack the field.
-fn indexes_missing(field: &Field) -> bool {
-    field.is_index_missing()
-}
-
-/// The words that TEXT fields of the index leave out.
-fn stop_words(schema: &Schema) -> &'static [&'static str] {
-    if schema.has_stop_words() { text::DEFAULT_STOP_WORDS } else { &[] }
-}
-
 impl fmt::Debug for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Filter ")?;
@@ -474,3 +349,6 @@ impl fmt::Debug for Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

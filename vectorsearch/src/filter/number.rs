@@ -88,7 +88,7 @@ pub(super) fn seconds(time: SystemTime) -> f64 {
 }
 
 /// Writes a finite number so that it reads back as the same one.
-pub(super) struct Decimal(pub(super) f64);
+pub(crate) struct Decimal(pub(crate) f64);
 
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,9 +2,10 @@
 
 use std::fmt::{self, Write as _};
 
+use super::check::stop_words;
 use super::number::{Decimal, End};
 use super::text::TextKind;
-use super::{Condition, Filter, Leaf, Node, stop_words};
+use super::{Condition, Filter, Leaf, Node};
 use crate::{Error, Result, Schema};
 
 /// How the values of a [`Filter`] travel.
@@ -18,7 +19,7 @@ pub enum Rendering {
     Params,
     /// In the text of the query, escaped: valkey-search, which has no parameters in filters.
     ///
-    /// Tags with control characters other than TAB, LF and CR are refused.
+    /// Tags with control characters other than TAB, LF and CR are refused, and prefixes with a backslash.
     Literal,
 }
 
@@ -106,6 +107,12 @@ impl Writer<'_> {
             }
             Condition::TagPrefix(prefix) => {
                 self.open(field, "{");
+                if self.rendering == Rendering::Literal && prefix.contains('\\') {
+                    return Err(Error::InvalidFilterValue {
+                        field: field.clone(),
+                        problem: "is a prefix with a backslash, which the server misreads when it is escaped: filter by the whole tag",
+                    });
+                }
                 self.tag(field, prefix)?;
                 self.push("*}");
             }
@@ -120,7 +127,7 @@ impl Writer<'_> {
             Condition::Text(text) => {
                 let words = text.indexed_words(stop_words(self.schema));
                 self.open(field, "(");
-                self.words(text.kind, words);
+                self.words(text.kind, &words);
                 self.push(")");
             }
         }
@@ -136,8 +143,8 @@ impl Writer<'_> {
 
     fn tag(&mut self, field: &str, value: &str) -> Result<()> {
         if self.rendering == Rendering::Params {
-            // The server takes a backslash before punctuation out of a parameter, too.
-            self.param(value.replace('\\', "\\\\"));
+            // The server undoes backslashes even in the value of a parameter.
+            self.param(value.replace('\\', r"\\"));
             return Ok(());
         }
         let spaces = ['\t', '\n', '\r'];
@@ -170,7 +177,7 @@ impl Writer<'_> {
     }
 
     /// Quotes keep the server from stemming a word, which parameters do not.
-    fn words<'w>(&mut self, kind: TextKind, words: impl Iterator<Item = &'w str>) {
+    fn words(&mut self, kind: TextKind, words: &[&str]) {
         let (quote, sign) = match kind {
             TextKind::All => ("\"", "\" \""),
             TextKind::Any => ("\"", "\"|\""),
@@ -178,12 +185,12 @@ impl Writer<'_> {
             TextKind::Prefix => ("", ""),
         };
         self.push(quote);
-        for (index, word) in words.enumerate() {
+        for (index, word) in words.iter().enumerate() {
             if index != 0 {
                 self.push(sign);
             }
             match (kind, self.rendering) {
-                (TextKind::Prefix, Rendering::Params) => self.param(word.to_owned()),
+                (TextKind::Prefix, Rendering::Params) => self.param((*word).to_owned()),
                 (TextKind::Prefix, Rendering::Literal) => self.escaped(word),
                 _ => self.push(word),
             }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{MIN_PREFIX_BYTES, Problem};
+use super::check::{MIN_PREFIX_BYTES, Problem};
 
 /// The longest word of a TEXT filter, in bytes: the server cuts longer ones off when it indexes them.
 pub const MAX_WORD_BYTES: usize = 128;
@@ -60,7 +60,7 @@ impl Text {
 
     /// Asks for these words in this order with no other between them.
     ///
-    /// No word may stand twice in it: the server would find `bora` by the phrase `bora bora`.
+    /// No word may stand twice in a row: the server would find `bora` by the phrase `bora bora`.
     pub fn phrase(words: impl AsRef<str>) -> Self {
         Self::new(TextKind::Phrase, words.as_ref())
     }
@@ -99,35 +99,33 @@ impl Text {
 
     /// What is wrong with the words that are left without the stop words.
     pub(super) fn indexed_problem(&self, stop_words: &[&str]) -> Option<&'static str> {
-        let words: Vec<&str> = self.indexed_words(stop_words).collect();
+        let words = self.indexed_words(stop_words);
         if words.is_empty() {
             return Some(
                 "holds only stop words such as `the`, which the index leaves out: add a word that says more",
             );
         }
-        let repeats = words
-            .iter()
-            .enumerate()
-            .any(|(place, word)| words.iter().take(place).any(|other| other == word));
+        let repeats = words.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
         (self.kind == TextKind::Phrase && repeats).then_some(
-            "is a phrase with a word twice, which the server takes for once: use Text::all, or a shorter phrase",
+            "is a phrase with a word twice in a row, which the server takes for once: use Text::all, or a shorter phrase",
         )
     }
 
     /// Returns the words that the index can hold; each is letters, digits, `_` and characters outside of ASCII.
-    pub(super) fn indexed_words<'a>(
-        &'a self,
-        stop_words: &'a [&str],
-    ) -> impl Iterator<Item = &'a str> {
-        let keeps = move |word: &&str| self.kind == TextKind::Prefix || !stop_words.contains(word);
-        self.words.iter().map(String::as_str).filter(keeps)
+    pub(super) fn indexed_words(&self, stop_words: &[&str]) -> Vec<&str> {
+        let mut words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        if self.kind != TextKind::Prefix {
+            words.retain(|word| !stop_words.contains(word));
+        }
+        words
     }
 
     /// Tells whether a stored text fulfils this.
     pub(super) fn matches(&self, stored: &[u8], stop_words: &[&str]) -> bool {
         let mut tokens = tokens(stored);
         tokens.retain(|token| !stop_words.iter().any(|stop| stop.as_bytes() == token.as_slice()));
-        let words: Vec<&[u8]> = self.indexed_words(stop_words).map(str::as_bytes).collect();
+        let words = self.indexed_words(stop_words);
+        let words: Vec<&[u8]> = words.into_iter().map(str::as_bytes).collect();
         let holds = |word: &&[u8]| tokens.iter().any(|token| token == word);
         match self.kind {
             TextKind::All => words.iter().all(holds),

@@ -165,23 +165,33 @@ impl Find {
         Self { filter, ..self.clone() }
     }
 
-    pub(crate) fn filter(&self) -> &Filter {
+    /// Returns which documents are asked for.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
         &self.filter
     }
 
-    pub(crate) fn window(&self) -> (usize, usize) {
+    /// Returns the page: how many documents are left out before it, and how many it has at most.
+    #[must_use]
+    pub fn window(&self) -> (usize, usize) {
         (self.offset, self.limit)
     }
 
-    pub(crate) fn sort(&self) -> Option<(&str, Order)> {
+    /// Returns by which field the documents are sorted, if they are.
+    #[must_use]
+    pub fn sort(&self) -> Option<(&str, Order)> {
         self.sort.as_ref().map(|(field, order)| (&**field, *order))
     }
 
-    pub(crate) fn is_scored(&self) -> bool {
+    /// Tells whether relevance scores are asked for.
+    #[must_use]
+    pub fn is_scored(&self) -> bool {
         self.scored
     }
 
-    pub(crate) fn returned(&self) -> &[String] {
+    /// Returns the fields that records shall carry.
+    #[must_use]
+    pub fn returned(&self) -> &[String] {
         &self.returning
     }
 

@@ -181,8 +181,9 @@ impl Knn {
         Ok(append_end(cmd, self.timeout))
     }
 
-    /// The same query with another filter.
-    pub(crate) fn with_filter(&self, filter: Filter) -> Self {
+    /// Returns the same query with another filter.
+    #[must_use]
+    pub fn with_filter(&self, filter: Filter) -> Self {
         Self { filter, ..self.clone() }
     }
 
@@ -195,19 +196,31 @@ impl Knn {
         self.ef_runtime.unwrap_or_else(|| (2 * self.k).max(64))
     }
 
-    pub(crate) fn field(&self) -> &str {
+    pub(crate) fn policy(&self) -> Option<HybridPolicy> {
+        self.policy
+    }
+
+    /// Returns the vector field that is searched.
+    #[must_use]
+    pub fn field(&self) -> &str {
         &self.field
     }
 
-    pub(crate) fn vector(&self) -> &Vector {
+    /// Returns the vector whose neighbors are asked for.
+    #[must_use]
+    pub fn vector(&self) -> &Vector {
         &self.vector
     }
 
-    pub(crate) fn filter(&self) -> &Filter {
+    /// Returns which documents are considered.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
         &self.filter
     }
 
-    pub(crate) fn returned(&self) -> &[String] {
+    /// Returns the fields that hits shall carry.
+    #[must_use]
+    pub fn returned(&self) -> &[String] {
         &self.returning
     }
 }

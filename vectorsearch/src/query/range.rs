@@ -89,8 +89,9 @@ impl Range {
         self.knn.timeout()
     }
 
-    /// The query without the distance.
-    pub(crate) fn knn(&self) -> &Knn {
+    /// Returns the query for the nearest, without the distance.
+    #[must_use]
+    pub fn knn(&self) -> &Knn {
         &self.knn
     }
 
@@ -98,8 +99,8 @@ impl Range {
         Self { knn: self.knn.with_filter(filter), radius: self.radius }
     }
 
-    /// Cuts off what is too far.
-    pub(crate) fn cut(&self, result: &mut SearchResult) {
+    /// Cuts off the hits that are too far.
+    pub fn cut(&self, result: &mut SearchResult) {
         result.hits.retain(|hit| hit.distance <= self.radius);
     }
 

@@ -8,12 +8,13 @@ mod write;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use inferkit_core::keys::{KeyFamily, Ttl, decode};
+use inferkit_core::keys::{KeyFamily, Ttl};
 use inferkit_core::{Cmd, DriverExt as _, DynDriver};
 use tokio::time::Instant;
 use tracing::field::Empty;
 
 pub use bulk::Verification;
+pub(crate) use write::send;
 
 use crate::error::is_index_exists;
 use crate::{
@@ -33,6 +34,8 @@ pub const KEYS: &[KeyFamily] = &[KeyFamily::new(
     &[
         "EVALSHA",
         "EVAL",
+        "MULTI",
+        "EXEC",
         "DEL",
         "HSET",
         "PEXPIRE",
@@ -307,11 +310,11 @@ impl VectorIndex for RedisVectorIndex {
     }
 
     fn id(&self, key: &[u8]) -> Option<String> {
-        let id = key.strip_prefix(self.schema.prefix().as_bytes())?;
-        String::from_utf8(decode(str::from_utf8(id).ok()?)?).ok()
+        self.schema.id(key)
     }
 
-    /// One `EVALSHA` per document, pipelined in chunks of a quarter of a megabyte, of which two are under way.
+    /// One `EVALSHA` for one document; more go as a `MULTI` of `DEL`, `HSET` and `PEXPIRE` for each 16 of them, eight of
+    /// which are under way, or on a cluster as one pipelined `EVALSHA` each.
     async fn put_many(&self, documents: &[Document]) -> Result<()> {
         self.write(documents).await
     }

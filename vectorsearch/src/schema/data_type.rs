@@ -26,6 +26,7 @@ pub enum DataType {
 }
 
 impl DataType {
+    #[cfg(any(test, feature = "yaml"))]
     pub(crate) const ALL: [Self; 6] =
         [Self::F32, Self::F64, Self::F16, Self::BF16, Self::I8, Self::U8];
 

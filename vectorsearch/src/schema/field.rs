@@ -369,6 +369,7 @@ pub enum Phonetic {
 }
 
 impl Phonetic {
+    #[cfg(feature = "yaml")]
     pub(crate) const ALL: [Self; 4] =
         [Self::English, Self::French, Self::Portuguese, Self::Spanish];
 
@@ -574,6 +575,7 @@ pub enum Compression {
 }
 
 impl Compression {
+    #[cfg(feature = "yaml")]
     pub(crate) const ALL: [Self; 6] =
         [Self::Lvq8, Self::Lvq4, Self::Lvq4x4, Self::Lvq4x8, Self::LeanVec4x8, Self::LeanVec8x8];
 

@@ -155,8 +155,20 @@ impl Schema {
         Ok(schema)
     }
 
-    /// Returns the fields, in the order in which they were declared.
+    /// Returns the key of the document with this id.
     #[must_use]
+    pub fn key(&self, id: &str) -> inferkit_core::keys::Key {
+        crate::document::key(self, id)
+    }
+
+    /// Returns the id of the document under a key, or `None` if it is not one of this schema's.
+    #[must_use]
+    pub fn id(&self, key: &[u8]) -> Option<String> {
+        let id = key.strip_prefix(self.prefix.as_bytes())?;
+        String::from_utf8(inferkit_core::keys::decode(str::from_utf8(id).ok()?)?).ok()
+    }
+
+    /// Returns the fields, in the order in which they were declared.
     pub fn fields(&self) -> &[Field] {
         &self.fields
     }
