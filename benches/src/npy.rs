@@ -39,7 +39,10 @@ impl Matrix {
         }
         let shape = header.split_once("'shape': (").and_then(|(_, rest)| rest.split_once(')'));
         let (shape, _) = shape.ok_or("the header has no shape")?;
-        let shape = shape.split(',').map(|number| number.trim().parse()).collect::<Result<Vec<usize>, _>>()?;
+        let shape = shape
+            .split(',')
+            .map(|number| number.trim().parse())
+            .collect::<Result<Vec<usize>, _>>()?;
         let &[rows, columns] = shape.as_slice() else {
             return Err("only arrays of two dimensions are read".into());
         };

@@ -53,6 +53,8 @@ pub trait SemanticCache: Debug + Send + Sync + 'static {
 
     /// Removes an entry of a tenant; `false` if there is none.
     ///
+    /// One that a flush took out of use may count until its memory is freed.
+    ///
     /// # Errors
     ///
     /// [`Error::Backend`](crate::Error::Backend) if the server could not be asked.
@@ -60,7 +62,8 @@ pub trait SemanticCache: Debug + Send + Sync + 'static {
 
     /// Removes the selected entries, and returns how many there were.
     ///
-    /// Its cost grows with their number. Entries that are stored meanwhile may stay.
+    /// Its cost grows with their number. Entries that are stored meanwhile may stay, and those that a flush took out of use
+    /// may count until their memory is freed.
     ///
     /// # Errors
     ///

@@ -268,7 +268,11 @@ impl Coalescer {
 }
 
 impl Inner {
-    async fn answer_alone<F, G>(&self, request: &Request, generate: F) -> Result<Served, GenerateError>
+    async fn answer_alone<F, G>(
+        &self,
+        request: &Request,
+        generate: F,
+    ) -> Result<Served, GenerateError>
     where
         F: FnOnce() -> G + Send,
         G: Future<Output = Result<Answer, GenerateError>> + Send,
@@ -343,7 +347,11 @@ impl Inner {
     }
 
     /// The answer in the cache, or the miss; no miss if the cache could not be asked and that is tolerated.
-    async fn look_up(&self, request: &Request) -> Result<Result<Served, Option<Miss>>, GenerateError> {
+    #[expect(clippy::result_large_err, reason = "a miss is no error: it is passed on once")]
+    async fn look_up(
+        &self,
+        request: &Request,
+    ) -> Result<Result<Served, Option<Miss>>, GenerateError> {
         match self.cache.lookup(request).await {
             Ok(Lookup::Exact(hit)) => Ok(Ok(served(&hit, Source::Exact))),
             Ok(Lookup::Semantic(hit)) => Ok(Ok(served(&hit, Source::Semantic(hit.similarity)))),
@@ -420,7 +428,12 @@ impl Inner {
     }
 
     /// Stores an answer; a failure is logged.
-    async fn store(&self, request: &Request, answer: &Answer, miss: Option<Miss>) -> Option<Stored> {
+    async fn store(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        miss: Option<Miss>,
+    ) -> Option<Stored> {
         match self.cache.store(request, answer, miss).await {
             Ok(stored) => Some(stored),
             Err(error) => {

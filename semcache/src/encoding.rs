@@ -47,7 +47,8 @@ pub(crate) fn decode(stored: Bytes, encoding: Option<&[u8]>) -> Result<Option<By
         #[cfg(feature = "zstd")]
         Some(b"zstd") => {
             let Some(packed) = stored.strip_prefix(ZSTD) else { return Ok(None) };
-            let size = zstd::bulk::Decompressor::upper_bound(packed).unwrap_or(0).min(LONGEST);
+            let size = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten();
+            let size = size.and_then(|size| usize::try_from(size).ok()).unwrap_or(0).min(LONGEST);
             Ok(zstd::bulk::decompress(packed, size).ok().map(Bytes::from))
         }
         #[cfg(not(feature = "zstd"))]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use inferkit_core::keys::{Key, Namespace};
 use inferkit_core::{
-    Batch, Cmd, Connect, DriverExt as _, DynDriver, FromReply as _, LeaseKeeper, Leases, RedisLeases,
-    Reply, Result,
+    Batch, Cmd, Connect, DriverExt as _, DynDriver, FromReply as _, LeaseKeeper, Leases,
+    RedisLeases, Reply, Result,
 };
 use tokio::sync::Semaphore;
 

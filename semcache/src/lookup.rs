@@ -47,6 +47,7 @@ impl Lookup {
     /// # Errors
     ///
     /// The [`Miss`], which [`SemanticCache::store`](crate::SemanticCache::store) takes with the answer.
+    #[expect(clippy::result_large_err, reason = "a miss is no error: it is passed on once")]
     pub fn into_hit(self) -> Result<Hit, Miss> {
         match self {
             Self::Exact(hit) | Self::Semantic(hit) => Ok(hit),

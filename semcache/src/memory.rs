@@ -126,10 +126,10 @@ impl MemorySemanticCache {
         }
         candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.hit.similarity));
         let lookup = choose(&self.policy, request, candidates, miss).await;
-        if let Some(hit) = lookup.hit() {
-            if let Some(entry) = self.live().entries.get_mut(&hit.id) {
-                self.touch(entry);
-            }
+        if let Some(hit) = lookup.hit()
+            && let Some(entry) = self.live().entries.get_mut(&hit.id)
+        {
+            self.touch(entry);
         }
         Ok(lookup)
     }

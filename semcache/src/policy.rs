@@ -171,7 +171,6 @@ impl Policy {
     }
 
     /// Returns the rules of a category, or those of all others.
-    #[must_use]
     pub fn rules(&self, category: Option<&Category>) -> &Rules {
         category
             .and_then(|wanted| self.categories.iter().find(|(category, _)| category == wanted))
@@ -199,7 +198,8 @@ impl Policy {
     #[must_use]
     pub fn ttl_of(&self, request: &Request) -> Duration {
         let own = request.control().wanted_ttl();
-        own.or(self.rules(request.category()).ttl()).unwrap_or_else(|| self.ttl(request.model()))
+        own.or_else(|| self.rules(request.category()).ttl())
+            .unwrap_or_else(|| self.ttl(request.model()))
     }
 
     /// Tells whether every hit begins an entry's time anew.

@@ -58,11 +58,13 @@ impl fmt::Debug for Chunk {
     }
 }
 
+type Work = Pin<Box<dyn Future<Output = Result<Served, GenerateError>> + Send>>;
+
 /// An answer, piece by piece; the last one is [`Chunk::Done`] or an error.
 #[must_use = "nothing happens before it is read"]
 pub struct AnswerStream {
     /// What looks up or generates; it runs while the stream is read.
-    work: Option<Pin<Box<dyn Future<Output = Result<Served, GenerateError>> + Send>>>,
+    work: Option<Work>,
     /// What comes of it as it is generated.
     pieces: mpsc::Receiver<Chunk>,
     /// Whether anything came that way.
@@ -91,7 +93,7 @@ impl AnswerStream {
 
     /// Returns the next piece; `None` after the last.
     pub async fn next(&mut self) -> Option<Result<Chunk, GenerateError>> {
-        StreamExt::next(self).await
+        futures_util::StreamExt::next(self).await
     }
 
     /// Returns where the answer came from, once its last piece is known.

@@ -30,8 +30,13 @@ async fn every_outcome_is_counted(cache: &dyn SemanticCache, stats: impl Fn() ->
     cache.report(&request("1@6"), &hit, Feedback::Right).await.unwrap();
     cache.report(&request("1@6"), &hit, Feedback::Wrong).await.unwrap();
     let stats = stats();
-    let lookups =
-        [stats.exact_hits, stats.semantic_hits, stats.near_misses, stats.misses, stats.failed_lookups];
+    let lookups = [
+        stats.exact_hits,
+        stats.semantic_hits,
+        stats.near_misses,
+        stats.misses,
+        stats.failed_lookups,
+    ];
     assert_eq!(lookups, [2, 2, 1, 2, 1]);
     assert_eq!((stats.stored, stats.skipped, stats.right, stats.wrong), (1, 1, 1, 1));
     assert_eq!((stats.tokens_saved, stats.saved_micros), (4 * 1_500, 4 * 6_000));

@@ -1,6 +1,6 @@
 //! One generation for many callers, and what happens when it fails: within a process, and between two coalescers on one
 //! server, which know no more of each other than two processes do.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 
@@ -283,8 +283,11 @@ async fn a_cache_that_is_gone_is_gone_around_or_an_error() {
     let namespace = config.namespace.clone();
     let cache = Arc::new(support::over(pool.clone().into_driver(), config).await);
     let make = || {
-        let flights =
-            RedisFlights::new(pool.clone().into_driver(), Arc::new(pool.clone()), namespace.clone());
+        let flights = RedisFlights::new(
+            pool.clone().into_driver(),
+            Arc::new(pool.clone()),
+            namespace.clone(),
+        );
         Coalescer::new(Arc::<RedisSemanticCache>::clone(&cache)).across(flights)
     };
     let (open, closed) = (make(), make().with_on_cache_error(OnCacheError::Fail));
@@ -323,7 +326,9 @@ fn words() -> impl futures_util::Stream<Item = Result<Chunk, IoError>> + Send + 
 }
 
 /// The text of a stream and how it ended.
-async fn read(mut stream: inferkit_semcache::AnswerStream) -> (String, Result<Option<Chunk>, String>) {
+async fn read(
+    mut stream: inferkit_semcache::AnswerStream,
+) -> (String, Result<Option<Chunk>, String>) {
     let mut text = String::new();
     let mut done = None;
     while let Some(chunk) = stream.next().await {
@@ -350,9 +355,8 @@ async fn a_stream_is_stored_as_it_passes_and_replayed() {
     let Lookup::Exact(hit) = cache.lookup(&request("1@0")).await.unwrap() else { panic!() };
     assert_eq!((hit.text(), hit.tokens_used), (Some("plants turn light into sugar"), Some(7)));
     for prompt in ["1@0", "1@5"] {
-        let stream = coalescer.get_or_stream(request(prompt), || async {
-            Err::<stream::Empty<_>, _>(down())
-        });
+        let stream = coalescer
+            .get_or_stream(request(prompt), || async { Err::<stream::Empty<_>, _>(down()) });
         let replayed = read(stream).await;
         assert_eq!(replayed, ("plants turn light into sugar".to_owned(), Ok(Some(done.clone()))));
     }
@@ -363,15 +367,17 @@ async fn a_stream_that_breaks_off_is_never_stored() {
     let cache = memory();
     let coalescer = over(&cache);
     let error = stream::iter([Ok(Chunk::text("plants ")), Err(down())]);
-    let ended = stream::iter([Ok(Chunk::text("plants "))]);
+    let ended = stream::iter([Ok::<_, IoError>(Chunk::text("plants "))]);
     let cut = stream::iter([
-        Ok(Chunk::text("plants ")),
+        Ok::<_, IoError>(Chunk::text("plants ")),
         Ok(Chunk::done(Finish::Truncated, None)),
     ]);
     let first = read(coalescer.get_or_stream(request("1@0"), || async { Ok(error) })).await;
     assert_eq!(first, ("plants ".to_owned(), Err("the answer could not be generated".to_owned())));
     let second = read(coalescer.get_or_stream(request("1@0"), || async { Ok(ended) })).await;
-    assert!(matches!(&second, (text, Err(error)) if text == "plants " && error.contains("ended before")));
+    assert!(
+        matches!(&second, (text, Err(error)) if text == "plants " && error.contains("ended before"))
+    );
     let third = read(coalescer.get_or_stream(request("1@0"), || async { Ok(cut) })).await;
     assert_eq!(third, ("plants ".to_owned(), Ok(Some(Chunk::done(Finish::Truncated, None)))));
     let mut dropped = coalescer.get_or_stream(request("1@0"), || async { Ok(words()) });

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use inferkit_semcache::conformance::{Compass, policy};
@@ -80,6 +81,7 @@ fn compare(redis: &Lookup, memory: &Lookup) {
 async fn run(calls: Vec<Call>) {
     let (redis, _) = support::with_driver().await;
     let memory = MemorySemanticCache::new(Arc::new(Compass::default()), policy());
+    let (mut stored, mut flushed) = (BTreeSet::new(), BTreeSet::new());
     for call in calls {
         match call {
             Call::Lookup(request) => {
@@ -89,11 +91,16 @@ async fn run(calls: Vec<Call>) {
             Call::Flush(request) => {
                 redis.flush(request.tenant()).await.unwrap();
                 memory.flush(request.tenant()).await.unwrap();
+                flushed.append(&mut stored);
             }
-            Call::Remove(request) => assert_eq!(
-                redis.forget(&request).await.unwrap(),
-                memory.forget(&request).await.unwrap()
-            ),
+            Call::Remove(request) => {
+                let removed = redis.forget(&request).await.unwrap();
+                // What was flushed is gone from memory, and lies unused on the server until it expires.
+                let there = memory.forget(&request).await.unwrap();
+                assert!(removed == there || removed && flushed.contains(&request.id()));
+                flushed.remove(&request.id());
+                stored.remove(&request.id());
+            }
             Call::Store(request, number) => {
                 let mut answer = answer(&number.to_string());
                 if number % 2 == 0 {
@@ -101,6 +108,7 @@ async fn run(calls: Vec<Call>) {
                 }
                 redis.store(&request, &answer, None).await.unwrap();
                 memory.store(&request, &answer, None).await.unwrap();
+                stored.insert(request.id());
             }
         }
     }
@@ -110,7 +118,7 @@ async fn run(calls: Vec<Call>) {
 #[test]
 fn redis_and_memory_agree() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    proptest!(ProptestConfig::with_cases(32), |(calls in prop::collection::vec(any_call(), 1..60))| {
+    proptest!(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() }, |(calls in prop::collection::vec(any_call(), 1..60))| {
         runtime.block_on(run(calls));
     });
 }

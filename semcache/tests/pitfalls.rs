@@ -1,5 +1,5 @@
 //! What makes other semantic caches lose data, leak or lie: one test for each, on Redis and on Valkey with RediSearch.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 
@@ -14,8 +14,8 @@ use inferkit_localredis::{Flavor, Server, unique_prefix};
 use inferkit_semcache::conformance::{Compass, DIMENSIONS};
 use inferkit_semcache::{
     CacheControl, Category, Config, Embedder, Error, Feedback, Guard, Lookup, Miss, Policy,
-    RedisSemanticCache, Rejection, Request, Selection, SemanticCache, SemanticCacheExt as _, Tenant,
-    Vector, Verification,
+    RedisSemanticCache, Rejection, Request, Selection, SemanticCache, SemanticCacheExt as _,
+    Tenant, Vector, Verification,
 };
 use support::{answer, of, request};
 
@@ -245,7 +245,10 @@ async fn p4_5_contentless_and_cut_prompts_share_no_answers(flavor: Flavor) {
     ];
     for (request, own) in &all {
         let lookup = cache.lookup(request).await.unwrap();
-        assert!(matches!(&lookup, Lookup::Miss(miss) if miss.nearest.is_none()), "{own}: {lookup:?}");
+        assert!(
+            matches!(&lookup, Lookup::Miss(miss) if miss.nearest.is_none()),
+            "{own}: {lookup:?}"
+        );
         cache.store(request, &answer(own), None).await.unwrap();
     }
     for (request, own) in &all {
@@ -348,7 +351,10 @@ async fn p4_7_another_dimension_is_an_error_and_not_a_silent_loss(flavor: Flavor
     assert!(error.to_string().contains("another schema"), "{error}");
     let short = Miss::new(&request("1@0"), Some(Vector::new(vec![1.0, 1.0]).unwrap()));
     let error = cache.store(&request("1@0"), &answer("no"), Some(short)).await.unwrap_err();
-    assert!(matches!(error, Error::DimensionMismatch { expected: DIMENSIONS, got: 2 }), "{error:?}");
+    assert!(
+        matches!(error, Error::DimensionMismatch { expected: DIMENSIONS, got: 2, .. }),
+        "{error:?}"
+    );
     assert_eq!(cache.index().info().await.unwrap().failures, 0);
 }
 
@@ -416,7 +422,8 @@ async fn p4_9_on_a_cluster_entries_spread_and_nothing_crosses_slots() {
     for request in &all {
         assert!(matches!(cache.lookup(request).await.unwrap(), Lookup::Exact(_)));
     }
-    let old = request("question 1").with_control(CacheControl::new().max_age(Duration::from_secs(60)));
+    let old =
+        request("question 1").with_control(CacheControl::new().max_age(Duration::from_secs(60)));
     assert!(matches!(cache.lookup(&old).await.unwrap(), Lookup::Exact(_)));
     assert!(cache.forget(&all[3]).await.unwrap());
     let early = cache.lookup(&all[3]).await.unwrap().into_hit().unwrap_err();

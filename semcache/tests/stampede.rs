@@ -1,5 +1,5 @@
 //! Many processes ask the same new question: real processes, which run this very program again.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 
@@ -159,7 +159,8 @@ async fn killing_the_owner_causes_one_more() {
         let mut scene = Scene::start(flavor).await;
         scene.until(1, PROCESSES - 1).await;
         let owner = scene.number("owner").await;
-        let place = scene.processes.iter().position(|child| u64::from(child.id()) == owner).unwrap();
+        let place =
+            scene.processes.iter().position(|child| u64::from(child.id()) == owner).unwrap();
         let mut process = scene.processes.swap_remove(place);
         process.kill().unwrap();
         process.wait().unwrap();

@@ -12,9 +12,9 @@ use support::{answer, of};
 
 /// Pieces of which names and prompts are made: syntax of queries, patterns and protocols, and letters that look alike.
 const PIECES: &[&str] = &[
-    "a", "A", "b", " ", ",", "|", "\"", "'", "{", "}", "(", ")", "[", "]", "*", "?", "\\", "@", ":", "$",
-    "%", "-", "=>", "\n", "\r\n", "\0", "\u{1f}", "é", "e\u{301}", "Ａ", "ı", "日本", "🙂", "scope:", "epoch",
-    "shared", "..", "/",
+    "a", "A", "b", " ", ",", "|", "\"", "'", "{", "}", "(", ")", "[", "]", "*", "?", "\\", "@",
+    ":", "$", "%", "-", "=>", "\n", "\r\n", "\0", "\u{1f}", "é", "e\u{301}", "Ａ", "ı", "日本",
+    "🙂", "scope:", "epoch", "shared", "..", "/",
 ];
 
 fn hostile() -> impl Strategy<Value = String> {
@@ -28,6 +28,9 @@ async fn check(cache: &RedisSemanticCache, names: Vec<String>, words: &str) {
     names.sort();
     names.dedup();
     let (last, owners) = names.split_last().unwrap();
+    let stranger = Tenant::new(last).unwrap();
+    // An earlier case may have flushed this tenant: what is flushed is gone, but takes memory until it expires.
+    cache.invalidate(&Selection::of_tenant(&stranger)).await.unwrap();
     // The same topic for all: only the tenant tells them apart.
     let stored = format!("1@0 {words}");
     let mut owned = BTreeMap::new();
@@ -39,13 +42,16 @@ async fn check(cache: &RedisSemanticCache, names: Vec<String>, words: &str) {
     for prompt in [stored.clone(), format!("1@2 {words}")] {
         for (name, own) in &owned {
             let hit = cache.lookup(&of(name, &prompt)).await.unwrap().into_hit().unwrap();
-            assert_eq!((hit.text(), &*hit.prompt), (Some(own.as_str()), stored.as_str()), "{name:?}");
+            assert_eq!(
+                (hit.text(), &*hit.prompt),
+                (Some(own.as_str()), stored.as_str()),
+                "{name:?}"
+            );
         }
-        let stranger = cache.lookup(&of(last, &prompt)).await.unwrap();
-        assert!(stranger.miss().is_some_and(|miss| miss.nearest.is_none()), "{last:?} {stranger:?}");
+        let lookup = cache.lookup(&of(last, &prompt)).await.unwrap();
+        assert!(lookup.miss().is_some_and(|miss| miss.nearest.is_none()), "{last:?} {lookup:?}");
     }
     // Nor does anybody remove what is another's.
-    let stranger = Tenant::new(last).unwrap();
     for name in owned.keys() {
         assert!(!cache.remove(&stranger, &of(name, &stored).id()).await.unwrap());
     }
@@ -61,7 +67,7 @@ fn run(flavor: Flavor) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let cache = runtime.block_on(support::on_pool(flavor));
     let cases = (prop::collection::vec(hostile(), 2..7), hostile());
-    proptest!(ProptestConfig::with_cases(64), |((names, words) in cases)| {
+    proptest!(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() }, |((names, words) in cases)| {
         runtime.block_on(check(&cache, names, &words));
     });
 }

@@ -95,7 +95,10 @@ impl Questions {
         let mut meanings: Vec<usize> = (0..texts.len()).collect();
         for (a, b, same) in &pairs {
             if let (1, Some(&a), Some(&b)) = (same, meanings.get(*a), meanings.get(*b)) {
-                meanings.iter_mut().filter(|meaning| **meaning == a).for_each(|meaning| *meaning = b);
+                meanings
+                    .iter_mut()
+                    .filter(|meaning| **meaning == a)
+                    .for_each(|meaning| *meaning = b);
             }
         }
         let stored: BTreeSet<usize> = pairs.iter().map(|(a, _, _)| *a).collect();
@@ -130,7 +133,8 @@ impl Questions {
     }
 
     fn answerable(&self) -> usize {
-        let meanings: BTreeSet<_> = self.stored.iter().map(|text| self.meanings.get(*text)).collect();
+        let meanings: BTreeSet<_> =
+            self.stored.iter().map(|text| self.meanings.get(*text)).collect();
         self.asked.iter().filter(|text| meanings.contains(&self.meanings.get(**text))).count()
     }
 
@@ -147,7 +151,13 @@ impl Questions {
     }
 
     /// What is served among candidates.
-    fn serve(&self, asked: usize, candidates: &[(f32, usize)], threshold: f32, guarded: bool) -> Option<usize> {
+    fn serve(
+        &self,
+        asked: usize,
+        candidates: &[(f32, usize)],
+        threshold: f32,
+        guarded: bool,
+    ) -> Option<usize> {
         let text = |index: usize| self.texts.get(index).map_or("", String::as_str);
         candidates
             .iter()
@@ -227,7 +237,8 @@ fn shuffled(count: usize) -> Vec<usize> {
     let mut state = 7_u64;
     for last in (1..count).rev() {
         // The multiplier is Knuth's for MMIX.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let other = usize::try_from(state >> 33).unwrap_or(0) % (last + 1);
         order.swap(last, other);
     }

@@ -72,7 +72,10 @@ impl RedisSemanticCache {
         }
         let miss = |vector| {
             let miss = Miss::new(request, vector);
-            epoch.as_deref().map_or(miss.clone(), |epoch| miss.with_epoch(epoch))
+            match epoch.as_deref() {
+                Some(epoch) => miss.with_epoch(epoch),
+                None => miss,
+            }
         };
         if !self.config.policy.is_semantic(request) {
             return Ok(Lookup::Miss(miss(None)));
