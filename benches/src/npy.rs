@@ -42,7 +42,7 @@ impl Matrix {
         let shape = shape
             .split(',')
             .map(|number| number.trim().parse())
-            .collect::<Result<Vec<usize>, _>>()?;
+            .collect::<std::result::Result<Vec<usize>, _>>()?;
         let &[rows, columns] = shape.as_slice() else {
             return Err("only arrays of two dimensions are read".into());
         };
