@@ -1,5 +1,6 @@
 //! Where vectors come from: the caller, or the embedder.
 
+use bytes::Bytes;
 use inferkit_embcache::{Embedder, EmbedderExt as _};
 use inferkit_vectorsearch::{Similarity, Vector};
 
@@ -11,9 +12,17 @@ pub(crate) const SAME: Similarity = match Similarity::checked(1.0) {
     None => unreachable!(),
 };
 
-/// Returns the prompt's vector.
-pub(crate) async fn embed(embedder: &dyn Embedder, request: &Request) -> Result<Vector> {
-    vector(embedder, embedder.embed(request.prompt()).await?)
+/// Returns the prompt's vector: the cached one, if it was read beforehand, else that of the embedder.
+pub(crate) async fn embed(
+    embedder: &dyn Embedder,
+    request: &Request,
+    cached: Option<Bytes>,
+) -> Result<Vector> {
+    let components = match embedder.cached_vector(request.prompt(), cached)? {
+        Some(components) => components,
+        None => embedder.embed(request.prompt()).await?,
+    };
+    vector(embedder, components)
 }
 
 /// Returns the vector that an answer is stored with: that of the miss, or the embedder's; none for requests that use the
@@ -32,7 +41,7 @@ pub(crate) async fn vector_of(
     }
     match miss.and_then(|miss| miss.embedding.clone()) {
         Some(given) => checked(embedder, given).map(Some),
-        None => embed(embedder, request).await.map(Some),
+        None => embed(embedder, request, None).await.map(Some),
     }
 }
 

@@ -106,7 +106,7 @@ impl MemorySemanticCache {
         if !self.policy.is_semantic(request) {
             return Ok(Lookup::Miss(with_epoch(Miss::new(request, None))));
         }
-        let vector = embed(&*self.embedder, request).await?;
+        let vector = embed(&*self.embedder, request, None).await?;
         let miss = with_epoch(Miss::new(request, Some(vector.clone())));
         if control.is_no_cache() {
             return Ok(Lookup::Miss(miss));

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use inferkit_core::{Cmd, DriverExt as _, DynDriver};
+use inferkit_embcache::{CachedEmbedder, RedisEmbeddingCache};
 use inferkit_localredis::{Flavor, Server};
 use inferkit_semcache::conformance::Compass;
 use inferkit_semcache::{Lookup, RedisSemanticCache, SemanticCache, SemanticCacheExt as _};
@@ -57,8 +58,8 @@ async fn every_operation_costs_what_it_says() {
     assert_eq!(compass.embedded(), 1);
 
     let miss = cache.lookup(&request("1@0")).await.unwrap().into_hit().unwrap_err();
-    // One round trip reads entry and epoch, inside the script, and one searches.
-    let search = counts(&[("evalsha", 1), ("hmget", 1), ("get", 1), ("ft.search", 1)]);
+    // One round trip reads entry and epoch, and one searches.
+    let search = counts(&[("hmget", 1), ("get", 1), ("ft.search", 1)]);
     assert_eq!(spent(&driver).await, search, "a miss");
     cache.store(&request("1@0"), &answer("yes"), Some(miss)).await.unwrap();
     assert_eq!(compass.embedded(), 2, "the miss's vector was used");
@@ -67,8 +68,7 @@ async fn every_operation_costs_what_it_says() {
     assert_eq!(spent(&driver).await, counts(&inside), "a store");
 
     assert!(matches!(cache.lookup(&request("1@0")).await.unwrap(), Lookup::Exact(_)));
-    // The other two run inside the script.
-    let exact = counts(&[("evalsha", 1), ("hmget", 1), ("get", 1)]);
+    let exact = counts(&[("hmget", 1), ("get", 1)]);
     assert_eq!(spent(&driver).await, exact, "an exact hit");
     assert_eq!(compass.embedded(), 2, "an exact hit embeds nothing");
 
@@ -81,4 +81,39 @@ async fn every_operation_costs_what_it_says() {
 
     cache.flush(request("1@0").tenant()).await.unwrap();
     assert_eq!(spent(&driver).await, counts(&[("set", 1)]), "a flush, of whatever size");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_reads_save_the_embedding_cache_s_round_trip() {
+    let server = Server::start(Flavor::Redis).unwrap();
+    let driver = support::pool(server.url()).await;
+    let config = support::config().with_shared_reads();
+    let vectors = RedisEmbeddingCache::new(Arc::clone(&driver), config.namespace.clone());
+    let embedder = Arc::new(CachedEmbedder::new(Compass::default(), Arc::new(vectors)));
+    let shared = Arc::<CachedEmbedder<Compass>>::clone(&embedder);
+    let cache = RedisSemanticCache::new(Arc::clone(&driver), shared, config).unwrap();
+    cache.ensure_index().await.unwrap();
+    cache.store(&request("1@0"), &answer("yes"), None).await.unwrap();
+    spent(&driver).await;
+
+    assert!(matches!(cache.lookup(&request("1@5")).await.unwrap(), Lookup::Semantic(_)));
+    let unknown = [("hmget", 1), ("get", 2), ("mget", 1), ("set", 1), ("ft.search", 1)];
+    assert_eq!(spent(&driver).await, counts(&unknown), "a prompt that was never embedded");
+    assert_eq!(embedder.inner().embedded(), 2);
+
+    assert!(matches!(cache.lookup(&request("1@5")).await.unwrap(), Lookup::Semantic(_)));
+    let known = [("hmget", 1), ("get", 2), ("ft.search", 1)];
+    assert_eq!(spent(&driver).await, counts(&known), "a semantic hit");
+    assert_eq!(embedder.inner().embedded(), 2, "the vector came with the first round trip");
+    assert_eq!(embedder.stats().hits, 1);
+
+    // What is damaged counts as missing, as it does without sharing.
+    let key = Cmd::new("SCAN").arg("0").args(["MATCH", "*emb:v1*", "COUNT", "1000"]);
+    let (_, keys): (String, Vec<String>) = driver.query(key).await.unwrap();
+    assert_eq!(keys.len(), 2);
+    for key in keys {
+        driver.query::<()>(Cmd::new("SET").key(key).arg("")).await.unwrap();
+    }
+    assert!(matches!(cache.lookup(&request("1@5")).await.unwrap(), Lookup::Semantic(_)));
+    assert_eq!(embedder.inner().embedded(), 3);
 }

@@ -1,5 +1,10 @@
 //! What makes other semantic caches lose data, leak or lie: one test for each, on Redis and on Valkey with RediSearch.
-#![expect(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests"
+)]
 
 mod support;
 

@@ -7,8 +7,8 @@ use std::pin::Pin;
 use crate::{Effort, Line, Result};
 
 mod core;
-mod embcache;
-mod semcache;
+pub(crate) mod embcache;
+pub(crate) mod semcache;
 mod vectorsearch;
 
 type Measure = fn(Effort) -> Pin<Box<dyn Future<Output = Result<Vec<Line>>>>>;

@@ -9,7 +9,7 @@ use crate::{
     DIMENSIONS, Effort, Fixture, Line, Promise, Result, median_micros, raw_connection, unit_vectors,
 };
 
-const ENTRIES: usize = 2000;
+pub(crate) const ENTRIES: usize = 2000;
 /// What a lookup needs of an entry to serve its answer.
 const FIELDS: [&str; 5] = ["v", "scope", "response", "timestamp", "tokens_used"];
 
@@ -64,7 +64,8 @@ async fn bare_exact(fixture: &Fixture, raw: &MultiplexedConnection, calls: usize
     Ok(median_micros(times))
 }
 
-async fn semantic(fixture: &Fixture, calls: usize) -> Result<f64> {
+/// The median time of a semantic hit, in microseconds.
+pub(crate) async fn semantic(fixture: &Fixture, calls: usize) -> Result<f64> {
     let mut times = Vec::with_capacity(calls);
     for request in fixture.similar.iter().cycle().take(calls) {
         let start = Instant::now();

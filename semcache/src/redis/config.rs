@@ -31,6 +31,7 @@ pub struct Config {
     pub candidates: usize,
     pub(crate) data_type: DataType,
     pub(crate) packing: Packing,
+    pub(crate) shares_reads: bool,
 }
 
 impl Config {
@@ -77,6 +78,16 @@ impl Config {
         self
     }
 
+    /// Reads the prompt's cached vector in the round trip of the exact tier, so that a semantic hit takes two.
+    ///
+    /// The embedder must be a [`CachedEmbedder`](inferkit_embcache::CachedEmbedder) whose cache lies on the server that
+    /// this cache uses. An exact hit brings the vector's bytes for nothing: leave it off where most hits are exact.
+    #[must_use]
+    pub fn with_shared_reads(mut self) -> Self {
+        self.shares_reads = true;
+        self
+    }
+
     /// Stores vectors as 16-bit floats: half the memory, and similarities that are off by up to about 0.001.
     ///
     /// The server needs RediSearch 2.10. An index of 32-bit floats cannot be read so: use another namespace.
@@ -112,6 +123,7 @@ impl Default for Config {
             candidates: FEWEST_CANDIDATES,
             data_type: DataType::F32,
             packing: Packing::default(),
+            shares_reads: false,
         }
     }
 }

@@ -106,7 +106,7 @@ pub struct RedisSemanticCache {
     index: Arc<RwLock<Arc<RedisVectorIndex>>>,
     config: Arc<Config>,
     meter: Arc<Meter>,
-    /// The server is a cluster that said so: an entry and its tenant's epoch lie in different slots.
+    /// The server is a cluster that said so: a script cannot write, since an entry and its tenant's epoch lie in different slots.
     is_cluster: Arc<AtomicBool>,
 }
 
@@ -261,8 +261,8 @@ fn index(
 
 #[async_trait]
 impl SemanticCache for RedisSemanticCache {
-    /// One `EVALSHA` for the exact tier, then one `FT.SEARCH`, or two if expired or damaged entries took all places of the
-    /// first; with a sliding expiry one more round trip for a hit.
+    /// One pipeline of `HMGET` and `GET` for the exact tier, then one `FT.SEARCH`, or two if expired or damaged entries took
+    /// all places of the first; with a sliding expiry one more round trip for a hit.
     async fn lookup(&self, request: &Request) -> Result<Lookup> {
         let span = debug_span!("semcache.lookup", outcome = Empty, similarity = Empty);
         let start = Instant::now();

@@ -1,10 +1,9 @@
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use inferkit_core::keys::Key;
-use inferkit_core::{Batch, Cmd, DriverExt as _, ErrorKind, Reply, Script};
+use inferkit_core::{Batch, Cmd, DriverExt as _};
 use inferkit_vectorsearch::{Filter, Hit as Row, Knn, MAX_K, Vector, VectorIndexExt as _};
 
 use super::RedisSemanticCache;
@@ -13,15 +12,23 @@ use crate::digest::unique;
 use crate::embedding::{SAME, embed};
 use crate::entry::{
     ANSWER_FIELDS, EMBEDDING, PROMPT, SCOPE, Stored, TIMESTAMP, TTL, Tier, WRONG_FOR, Wanted,
-    is_wrong_for, number,
+    is_wrong_for,
 };
 use crate::request::Scope;
 use crate::{EntryId, Hit, Lookup, Miss, Request, Result};
 
-static LOOKUP: Script = Script::new(include_str!("../scripts/lookup.lua"));
-
 /// How many times as many candidates the second search has.
 const WIDER: usize = 8;
+
+/// What the first round trip of a lookup brings.
+struct Read {
+    entry: Stored,
+    ttl: Option<Bytes>,
+    epoch: Option<String>,
+    now: Duration,
+    /// As the embedding cache stores it.
+    vector: Option<Bytes>,
+}
 
 /// What a request is looked up by.
 struct Search<'s> {
@@ -55,15 +62,13 @@ impl RedisSemanticCache {
 
     pub(super) async fn find(&self, request: &Request) -> Result<Lookup> {
         let scope = request.full_scope(self.embedder.model());
-        let (stored, epoch, now) = self.read(request).await?;
+        let Read { entry, ttl, epoch, now, vector } = self.read(request).await?;
         let since = request.control().accepted_age().map(|age| now.saturating_sub(age));
-        let epoch = epoch.and_then(|epoch| String::from_utf8(epoch.into()).ok());
         let no_cache = request.control().is_no_cache();
         if let Some(epoch) = epoch.as_deref().filter(|_| !no_cache) {
-            let (stored, ttl) = stored;
             let wanted =
                 Wanted { scope: &scope, epoch: epoch.as_bytes(), tier: Tier::Exact, since };
-            if let Some((answer, stored_at)) = stored.check(wanted)? {
+            if let Some((answer, stored_at)) = entry.check(wanted)? {
                 let (id, prompt, model) =
                     (request.id(), request.shared_prompt(), request.shared_model());
                 self.touch(request, &id, ttl.as_ref()).await?;
@@ -80,7 +85,7 @@ impl RedisSemanticCache {
         if !self.config.policy.is_semantic(request) {
             return Ok(Lookup::Miss(miss(None)));
         }
-        let vector = embed(&*self.embedder, request).await?;
+        let vector = embed(&*self.embedder, request, vector).await?;
         let miss = miss(Some(vector.clone()));
         if no_cache {
             return Ok(Lookup::Miss(miss));
@@ -91,61 +96,43 @@ impl RedisSemanticCache {
         self.semantic(search, vector, miss).await
     }
 
-    /// The fields of the entry of this very request, the tenant's epoch, and the server's time if the request has a
-    /// greatest age.
-    async fn read(
-        &self,
-        request: &Request,
-    ) -> Result<((Stored, Option<Bytes>), Option<Bytes>, Duration)> {
-        let key = self.key(request.tenant(), &request.id());
-        let epoch = self.epoch_key(request.tenant());
+    /// The fields of the entry of this very request, the tenant's epoch, the server's time if the request has a greatest
+    /// age, and the prompt's cached vector if reads are shared: all in one round trip.
+    ///
+    /// The reads need not be atomic: an entry is served only if it carries the epoch that was read, and no epoch comes back.
+    /// A script that did them in one command would cost the server ten times as much.
+    async fn read(&self, request: &Request) -> Result<Read> {
         let sliding = self.config.policy.is_sliding();
-        let fields = || ANSWER_FIELDS.into_iter().chain(sliding.then_some(TTL));
-        let timed = request.control().accepted_age().is_some();
-        let replies = if self.is_cluster.load(Ordering::Relaxed) {
-            self.read_apart(&key, &epoch, fields(), timed).await?
-        } else {
-            let keys = [&key, &epoch];
-            let cmd = Cmd::eval(&LOOKUP, &keys.map(Key::as_str)).arg(u8::from(timed));
-            match self.driver.query(cmd.args(fields()).readonly()).await {
-                Err(error) if error.kind() == ErrorKind::CrossSlot => {
-                    self.is_cluster.store(true, Ordering::Relaxed);
-                    self.read_apart(&key, &epoch, fields(), timed).await?
-                }
-                replies => replies?,
-            }
-        };
-        let mut replies = replies.into_iter().map(|field| match field {
-            Reply::Bulk(bytes) => Some(bytes),
-            _ => None,
-        });
-        let mut next = || replies.next().flatten();
-        let stored = Stored::read(&mut next);
-        let ttl = if sliding { next() } else { None };
-        let epoch = next().filter(|epoch| !epoch.is_empty());
-        let now = Duration::from_secs(number(next().as_ref()).unwrap_or(0));
-        Ok(((stored, ttl), epoch, now))
-    }
-
-    /// The same on a cluster, where the entry and the epoch are on different nodes.
-    async fn read_apart(
-        &self,
-        key: &Key,
-        epoch: &Key,
-        fields: impl Iterator<Item = &'static str> + Send,
-        timed: bool,
-    ) -> Result<Vec<Reply>> {
+        let fields = ANSWER_FIELDS.into_iter().chain(sliding.then_some(TTL));
+        let key = self.key(request.tenant(), &request.id());
         let mut batch = Batch::new();
-        let hash = batch.push::<Vec<Reply>>(Cmd::new("HMGET").key(key).args(fields).readonly());
-        let epoch = batch.push::<Reply>(Cmd::new("GET").key(epoch).readonly());
-        let time = timed.then(|| batch.push::<Vec<Reply>>(Cmd::new("TIME").readonly()));
+        let hash = batch.push::<Vec<Option<Bytes>>>(
+            Cmd::with_capacity("HMGET", 256).key(key).args(fields).readonly(),
+        );
+        let epoch = Cmd::new("GET").key(self.epoch_key(request.tenant())).readonly();
+        let epoch = batch.push::<Option<Bytes>>(epoch);
+        let timed = request.control().accepted_age().is_some();
+        let time = timed.then(|| batch.push::<Vec<u64>>(Cmd::new("TIME").readonly()));
+        let shared = self.config.shares_reads && self.config.policy.is_semantic(request);
+        let vector = shared.then(|| self.embedder.cached_read(request.prompt())).flatten();
+        let vector = vector.map(|cmd| batch.push::<Option<Bytes>>(cmd));
+
         let mut answers = self.driver.run(batch).await?;
-        let mut replies = answers.take(hash)?;
-        replies.push(answers.take(epoch)?);
-        if let Some(time) = time {
-            replies.extend(answers.take(time)?.into_iter().take(1));
-        }
-        Ok(replies)
+        let mut fields = answers.take(hash)?.into_iter();
+        let mut next = || fields.next().flatten();
+        let entry = Stored::read(&mut next);
+        let ttl = next();
+        let epoch = answers.take(epoch)?.filter(|epoch| !epoch.is_empty());
+        let now = time.map(|time| answers.take(time)).transpose()?;
+        let now = now.and_then(|time| time.first().copied()).unwrap_or(0);
+        let vector = vector.map(|vector| answers.take(vector)).transpose()?.flatten();
+        Ok(Read {
+            entry,
+            ttl,
+            epoch: epoch.and_then(|epoch| String::from_utf8(epoch.into()).ok()),
+            now: Duration::from_secs(now),
+            vector,
+        })
     }
 
     /// Begins an entry's time anew where that is wanted.
