@@ -16,8 +16,9 @@ from redisvl.extensions.cache.embeddings import EmbeddingsCache
 from redisvl.extensions.cache.llm import SemanticCache
 from redisvl.utils.vectorize import CustomTextVectorizer
 
-ENTRIES, DIMENSIONS = 2000, 384
+DIMENSIONS = 384
 TEXTS, TEXT_DIMENSIONS = 100, 1536
+ANSWER = "plants turn light into sugar and oxygen. " * 24
 
 
 def unit_vector(numbers, dimensions):
@@ -26,35 +27,52 @@ def unit_vector(numbers, dimensions):
     return [value / norm for value in vector]
 
 
-def main(url):
-    numbers = random.Random(7)
-    vectors = {f"What is the answer to question {n}?": unit_vector(numbers, DIMENSIONS) for n in range(ENTRIES)}
-    prompts = list(vectors)
-    # Prepared vectors, as on the other side: only the cache is measured.
-    vectorizer = CustomTextVectorizer(embed=lambda text, **_: vectors[text], embed_many=None)
-    semantic = SemanticCache(
-        name="peers-semantic", redis_url=url, vectorizer=vectorizer, distance_threshold=0.1
-    )
-    answer = "plants turn light into sugar and oxygen. " * 24
-    for prompt in prompts:
-        semantic.store(prompt=prompt, response=answer, vector=vectors[prompt])
+class Checked:
+    """A semantic cache with so many entries."""
 
-    embeddings = EmbeddingsCache(name="peers-embeddings", redis_url=url)
-    texts = [f"Passage {n}: " + "plants turn light into sugar. " * 8 for n in range(TEXTS)]
-    embeddings.mset(
-        [{"content": text, "model_name": "prepared", "embedding": unit_vector(numbers, TEXT_DIMENSIONS)} for text in texts]
-    )
+    def __init__(self, url, numbers, entries):
+        self.vectors = {
+            f"What is the answer to question {n}?": unit_vector(numbers, DIMENSIONS) for n in range(entries)
+        }
+        self.prompts = list(self.vectors)
+        # Prepared vectors, as on the other side: only the cache is measured. It asks for one of its own to learn the
+        # dimensions.
+        other = unit_vector(numbers, DIMENSIONS)
+        vectorizer = CustomTextVectorizer(embed=lambda text, **_: self.vectors.get(text, other))
+        self.cache = SemanticCache(
+            name=f"peers-semantic-{entries}", redis_url=url, vectorizer=vectorizer, distance_threshold=0.1
+        )
+        for prompt in self.prompts:
+            self.cache.store(prompt=prompt, response=ANSWER, vector=self.vectors[prompt])
 
-    def mget100(_):
-        found = embeddings.mget(texts, "prepared")
+    def __call__(self, call):
+        found = self.cache.check(prompt=self.prompts[call % len(self.prompts)])
+        assert len(found) == 1 and found[0]["response"] == ANSWER
+
+
+class Hundred:
+    """A hundred embeddings, read at once."""
+
+    def __init__(self, url, numbers):
+        self.cache = EmbeddingsCache(name="peers-embeddings", redis_url=url)
+        self.texts = [f"Passage {n}: " + "plants turn light into sugar. " * 8 for n in range(TEXTS)]
+        self.cache.mset(
+            [
+                {"content": text, "model_name": "prepared", "embedding": unit_vector(numbers, TEXT_DIMENSIONS)}
+                for text in self.texts
+            ]
+        )
+
+    def __call__(self, _):
+        found = self.cache.mget(self.texts, "prepared")
         assert len(found) == TEXTS and all(entry and len(entry["embedding"]) == TEXT_DIMENSIONS for entry in found)
 
-    def check(call):
-        found = semantic.check(prompt=prompts[call % ENTRIES])
-        assert len(found) == 1 and found[0]["response"] == answer
 
-    operations = {"mget100": mget100, "check": check}
-    print(json.dumps({"ready": True}), flush=True)
+def main(url, *sizes):
+    numbers = random.Random(7)
+    operations = {f"check{size}": Checked(url, numbers, int(size)) for size in sizes}
+    operations["mget100"] = Hundred(url, numbers)
+    print(json.dumps({}), flush=True)
     call = 0
     for line in sys.stdin:
         order = json.loads(line)
@@ -67,4 +85,4 @@ def main(url):
         print(json.dumps({"seconds": statistics.median(times)}), flush=True)
 
 
-main(sys.argv[1])
+main(*sys.argv[1:])

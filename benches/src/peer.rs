@@ -1,7 +1,6 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use inferkit_localredis::Server;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -30,12 +29,13 @@ struct Answer {
 
 impl Peer {
     /// Starts a Python program with a package that is installed into a folder of the user's cache the first time; it gets
-    /// the server's address, and has filled what it reads when this returns.
+    /// `words`, and has filled what it reads when this returns.
     #[expect(clippy::print_stderr, reason = "the progress of a program")]
-    pub(crate) async fn python(package: &str, program: &str, server: &Server) -> Result<Self> {
+    pub(crate) async fn python(package: &str, program: &str, words: &[&str]) -> Result<Self> {
         let python = environment(package).await?;
         let mut process = Command::new(python)
-            .args(["-c", program, server.url()])
+            .args(["-c", program])
+            .args(words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

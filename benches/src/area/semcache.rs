@@ -6,10 +6,11 @@ use inferkit::vectorsearch::Vector;
 use redis::aio::MultiplexedConnection;
 
 use crate::{
-    DIMENSIONS, Effort, Fixture, Line, Promise, Result, median_micros, raw_connection, unit_vectors,
+    DIMENSIONS, Effort, Fixture, Line, Promise, Result, clustered_vectors, median_micros,
+    raw_connection,
 };
 
-pub(crate) const ENTRIES: usize = 2000;
+const ENTRIES: usize = 2000;
 /// What a lookup needs of an entry to serve its answer.
 const FIELDS: [&str; 5] = ["v", "scope", "response", "timestamp", "tokens_used"];
 
@@ -114,7 +115,7 @@ fn keys(fixture: &Fixture, of: fn(&Fixture) -> &Vec<inferkit::semcache::Request>
 /// The search commands that the lookups send, word for word.
 async fn searches(fixture: &Fixture) -> Result<Vec<Vec<Vec<u8>>>> {
     let mut searches = Vec::new();
-    for (request, vector) in fixture.similar.iter().zip(unit_vectors(ENTRIES, DIMENSIONS)) {
+    for (request, vector) in fixture.similar.iter().zip(clustered_vectors(ENTRIES, DIMENSIONS)) {
         let epoch = Cmd::new("GET").key(fixture.cache.epoch_key(request.tenant()));
         let epoch: String = fixture.driver.query(epoch).await?;
         let knn = fixture.cache.query(request, &epoch, Vector::new(vector)?)?;
