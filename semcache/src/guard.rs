@@ -9,8 +9,8 @@ use crate::{Hit, Request, Verdict, Verifier};
 ///
 /// Embedding models put "Is it safe?" beside "Is it unsafe?", and 2019 beside 2024.
 /// The guard compares words, costs microseconds and needs no model.
-/// It rejects many rewordings too: measured on Quora questions it halved the wrong answers at the same threshold, and
-/// took a quarter of the hits with them.
+/// It rejects many rewordings too: measured on Quora questions it took a third of the wrong answers at the
+/// same threshold, and a fifth of the hits with them.
 ///
 /// It rejects if
 /// - the numbers differ, or the one prompt has one more often;
