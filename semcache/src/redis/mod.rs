@@ -1,6 +1,7 @@
 //! The cache on a server: this file sets it up; its neighbors read, write and move entries.
 
 mod config;
+mod plan;
 mod read;
 mod transfer;
 mod write;
@@ -30,6 +31,7 @@ use crate::{
     Answer, Cursor, EntryId, Error, Feedback, Hit, Lookup, Miss, Record, Request, Result,
     Selection, SemanticCache, Stats, Stored, Tenant,
 };
+use plan::Plans;
 
 /// The keys that [`RedisSemanticCache`] and its [`RedisFlights`](crate::RedisFlights) write.
 pub const KEYS: &[KeyFamily] = &[
@@ -106,6 +108,7 @@ pub struct RedisSemanticCache {
     index: Arc<RwLock<Arc<RedisVectorIndex>>>,
     config: Arc<Config>,
     meter: Arc<Meter>,
+    plans: Arc<Plans>,
     /// The server is a cluster that said so: a script cannot write, since an entry and its tenant's epoch lie in different slots.
     is_cluster: Arc<AtomicBool>,
 }
@@ -130,6 +133,7 @@ impl RedisSemanticCache {
             index: Arc::new(RwLock::new(Arc::new(index))),
             config: Arc::new(config),
             meter: Arc::default(),
+            plans: Arc::default(),
             is_cluster: Arc::default(),
         })
     }
@@ -263,6 +267,10 @@ fn index(
 impl SemanticCache for RedisSemanticCache {
     /// One pipeline of `HMGET` and `GET` for the exact tier, then one `FT.SEARCH`, or two if expired or damaged entries took
     /// all places of the first; with a sliding expiry one more round trip for a hit.
+    ///
+    /// A graph that is searched under a filter which thousands of entries pass takes long, since the server compares them
+    /// all: where a search was slow, one `FT.SEARCH` that counts and one `FT.INFO` once a minute tell whether to have it
+    /// walk the graph instead.
     async fn lookup(&self, request: &Request) -> Result<Lookup> {
         let span = debug_span!("semcache.lookup", outcome = Empty, similarity = Empty);
         let start = Instant::now();

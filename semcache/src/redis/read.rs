@@ -4,9 +4,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use inferkit_core::keys::Key;
 use inferkit_core::{Batch, Cmd, DriverExt as _};
-use inferkit_vectorsearch::{Filter, Hit as Row, Knn, MAX_K, Vector, VectorIndexExt as _};
+use inferkit_vectorsearch::{
+    Algorithm, Field, FieldKind, Filter, Hit as Row, Knn, MAX_K, SearchResult, Vector,
+    VectorIndex as _, VectorIndexExt as _,
+};
+use tokio::time::Instant;
 
 use super::RedisSemanticCache;
+use super::plan::SLOW;
 use crate::choose::{Candidate, choose};
 use crate::digest::unique;
 use crate::embedding::{SAME, embed};
@@ -178,11 +183,40 @@ impl RedisSemanticCache {
         Ok(if self.config.policy.is_sliding() { query.returning([TTL])? } else { query })
     }
 
+    /// Sends the search, planned by what is known of the scope.
+    async fn search_planned(
+        &self,
+        search: &Search<'_>,
+        vector: Vector,
+        k: usize,
+    ) -> Result<SearchResult> {
+        let mut query = self.query_of(search, vector, k)?;
+        let index: Arc<_> = self.index();
+        let kind = index.schema().field(EMBEDDING).map(Field::kind);
+        if !matches!(kind, Some(FieldKind::Vector { algorithm: Algorithm::Hnsw(_), .. })) {
+            return Ok(index.knn(&query).await?);
+        }
+        let scope = format!("{}{}", search.scope, search.epoch);
+        let plan = self.plans.get(&scope);
+        if let Some(Some(policy)) = plan {
+            query = query.with_hybrid_policy(policy)?;
+        }
+        let start = Instant::now();
+        let result = index.knn(&query).await?;
+        if plan.is_none() && SLOW < start.elapsed() {
+            // The answer is there already: if these fail, the next slow search tries again.
+            if let (Ok(matching), Ok(info)) =
+                (index.count(&Filter::tag(SCOPE, scope.as_str())?).await, index.info().await)
+            {
+                self.plans.make(scope, matching, info.documents, self.embedder.dimensions());
+            }
+        }
+        Ok(result)
+    }
+
     /// Collects what may be served among the `k` nearest entries.
     async fn search(&self, search: &Search<'_>, vector: Vector, k: usize) -> Result<Found> {
-        let query = self.query_of(search, vector, k)?;
-        let index: Arc<_> = self.index();
-        let result = index.knn(&query).await?;
+        let result = self.search_planned(search, vector, k).await?;
         let mut found = Found {
             crowded: 0 < result.skipped + result.unusable,
             partial: result.partial,
