@@ -11,6 +11,7 @@
 //! | `inferkit_core_commands_total` | counter | `deployment`, `outcome` (`ok` or an error kind) | calls and batches sent |
 //! | `inferkit_core_command_seconds` | histogram | `deployment` | time from call to answer |
 //! | `inferkit_core_reconnects_total` | counter | `reason` (`broken`, `silent`, `moved`) | connections that a pool replaced |
+//! | `inferkit_modelserve_results_total` | counter | `tier` (`exact`, `precomputed`, `popular`, `nothing`, `miss`) | questions, by the tier that answered |
 //! | `inferkit_semcache_lookups_total` | counter | `outcome` (`exact`, `semantic`, `near`, `miss`, `error`) | lookups |
 //! | `inferkit_semcache_lookup_seconds` | histogram | `outcome` | time of a lookup, embedding and verification included |
 //! | `inferkit_semcache_similarity` | histogram | `outcome` | cosine similarity of semantic hits, and of the nearest entry of misses |
