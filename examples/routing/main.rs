@@ -35,8 +35,8 @@ async fn main() -> Result<()> {
     let driver = Pool::connect_with(PoolConfig::single(server.url())?).await?.into_driver();
     let namespace = Namespace::new(&unique_prefix())?;
     let serving = Serving {
-        registry: Arc::new(RedisModelRegistry::new(driver.clone(), namespace.clone())),
-        router: Arc::new(RedisModelRouter::new(driver.clone(), namespace.clone())),
+        registry: Arc::new(RedisModelRegistry::new(Arc::clone(&driver), namespace.clone())),
+        router: Arc::new(RedisModelRouter::new(Arc::clone(&driver), namespace.clone())),
         outcomes: Arc::new(RedisOutcomes::new(driver, namespace)),
     };
     for version in ["3.0.0", "4.0.0", "4.1.0"] {

@@ -1,8 +1,8 @@
 //! Every key that is written is in the table, and the documents say the same as the table.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ async fn everything_is_done_with_the_table_s_keys_and_permissions() {
     let url = server.url().replace("redis://", "redis://serve:secret@");
     let driver = support::pool(&url).await.into_driver();
 
-    let registry = RedisModelRegistry::new(driver.clone(), namespace.clone());
+    let registry = RedisModelRegistry::new(Arc::clone(&driver), namespace.clone());
     for version in ["1", "2"] {
         registry.publish(&ModelVersion::new("rec", version, "http://m")).await.unwrap();
     }
@@ -36,7 +36,7 @@ async fn everything_is_done_with_the_table_s_keys_and_permissions() {
     registry.set_status("rec", "2", ModelStatus::Deprecated, "me").await.unwrap();
     registry.audit("rec", 5).await.unwrap();
 
-    let router = RedisModelRouter::new(driver.clone(), namespace.clone());
+    let router = RedisModelRouter::new(Arc::clone(&driver), namespace.clone());
     let experiment = Experiment::new("e", "only", Target::alias("rec", "champion"));
     router.put_experiment(&experiment).await.unwrap();
     router.put_experiment(&Experiment::new("gone", "only", Target::model("m"))).await.unwrap();
@@ -46,7 +46,7 @@ async fn everything_is_done_with_the_table_s_keys_and_permissions() {
     let minute = Duration::from_secs(60);
     router.route_sticky("e", &Subject::new("user 1"), minute).await.unwrap();
 
-    let outcomes = RedisOutcomes::new(driver.clone(), namespace.clone());
+    let outcomes = RedisOutcomes::new(Arc::clone(&driver), namespace.clone());
     let decision = router.route("e", &Subject::new("user 1")).unwrap();
     let mut tally = Tally::default();
     tally.add(true, minute);

@@ -1,5 +1,4 @@
 //! Snapshots on a real server: changes arrive, torn reads are noticed, and records of others are handled.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 
@@ -24,7 +23,7 @@ async fn a_change_arrives_at_once() {
         let pool = support::pool(Server::shared(flavor).unwrap().url()).await;
         let driver = pool.clone().into_driver();
         let namespace = support::namespace();
-        let router = RedisModelRouter::new(driver.clone(), namespace.clone());
+        let router = RedisModelRouter::new(Arc::clone(&driver), namespace.clone());
         let following = tokio::spawn(router.clone().run(Arc::new(pool), Duration::from_secs(30)));
         let writer = RedisModelRouter::new(driver, namespace);
         for round in 0..5 {
@@ -45,9 +44,9 @@ async fn without_notifications_a_change_arrives_within_the_period() {
     let pool = support::pool(Server::shared(Flavor::Plain).unwrap().url()).await;
     let driver = pool.clone().into_driver();
     let namespace = support::namespace();
-    let router = RedisModelRouter::new(driver.clone(), namespace.clone());
+    let router = RedisModelRouter::new(Arc::clone(&driver), namespace.clone());
     let following = tokio::spawn(router.clone().run(Arc::new(pool), Duration::from_millis(100)));
-    RedisModelRouter::new(driver.clone(), namespace.clone())
+    RedisModelRouter::new(Arc::clone(&driver), namespace.clone())
         .put_experiment(&plain("e"))
         .await
         .unwrap();
@@ -78,7 +77,7 @@ async fn without_notifications_a_change_arrives_within_the_period() {
 async fn a_snapshot_is_never_torn() {
     let driver = support::shared(Flavor::Plain).await;
     let namespace = support::namespace();
-    let writer = RedisModelRouter::new(driver.clone(), namespace.clone());
+    let writer = RedisModelRouter::new(Arc::clone(&driver), namespace.clone());
     for name in ["a", "b"] {
         writer.put_experiment(&plain(name)).await.unwrap();
     }
@@ -117,7 +116,7 @@ async fn a_snapshot_is_never_torn() {
 async fn a_broken_record_leaves_the_others_in_use() {
     let driver = support::shared(Flavor::Plain).await;
     let namespace = support::namespace();
-    let router = RedisModelRouter::new(driver.clone(), namespace.clone());
+    let router = RedisModelRouter::new(Arc::clone(&driver), namespace.clone());
     for name in ["good", "bad", "later"] {
         router.put_experiment(&plain(name)).await.unwrap();
     }
@@ -143,7 +142,7 @@ async fn a_broken_record_leaves_the_others_in_use() {
 async fn aliases_are_those_of_the_registry() {
     let driver = support::shared(Flavor::Plain).await;
     let namespace = support::namespace();
-    let registry = RedisModelRegistry::new(driver.clone(), namespace.clone());
+    let registry = RedisModelRegistry::new(Arc::clone(&driver), namespace.clone());
     let router = RedisModelRouter::new(driver, namespace);
     let target = Target::alias("rec", "champion");
     router.put_experiment(&Experiment::new("e", "only", target)).await.unwrap();

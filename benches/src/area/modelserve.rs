@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ async fn tiered_read(effort: Effort) -> Result<Line> {
     let driver = pool.into_driver();
     let raw = raw_connection(&server).await?;
     let prefix = unique_prefix();
-    let cache = RedisResultCache::new(driver.clone(), Namespace::new(&prefix)?);
+    let cache = RedisResultCache::new(Arc::clone(&driver), Namespace::new(&prefix)?);
     let result = Bytes::from(vec![b'x'; 1_000]);
     let mut questions = Vec::with_capacity(USERS);
     for user in 0..USERS {
