@@ -12,7 +12,6 @@ pub enum Error {
     #[error(
         "version {version} of model {model} is there already, and versions never change: publish another version"
     )]
-    #[non_exhaustive]
     VersionExists {
         /// The model.
         model: String,
@@ -23,7 +22,6 @@ pub enum Error {
     #[error(
         "model {model} has no {what}: publish it, or look at the list of the model's versions and aliases"
     )]
-    #[non_exhaustive]
     UnknownModel {
         /// The model.
         model: String,
@@ -34,7 +32,6 @@ pub enum Error {
     #[error(
         "version {version} of model {model} is deprecated: move the alias to an active version, or activate it first"
     )]
-    #[non_exhaustive]
     Deprecated {
         /// The model.
         model: String,
@@ -43,7 +40,6 @@ pub enum Error {
     },
     /// A version is in use.
     #[error("version {version} of model {model} is what {alias} means: move the alias first")]
-    #[non_exhaustive]
     InUse {
         /// The model.
         model: String,
@@ -54,7 +50,6 @@ pub enum Error {
     },
     /// Somebody else changed it since it was read.
     #[error("{what} was changed since you read it: read it again, and decide again")]
-    #[non_exhaustive]
     Conflict {
         /// What was to be changed.
         what: String,
@@ -65,14 +60,12 @@ pub enum Error {
     #[error(
         "the change of experiment {experiment} would move users between arms: use `ramp`, or raise the bucket version"
     )]
-    #[non_exhaustive]
     MovesUsers {
         /// The experiment.
         experiment: String,
     },
     /// An experiment or a flag is not there.
     #[error("there is no {what}: publish it, or refresh the snapshot")]
-    #[non_exhaustive]
     Unknown {
         /// What was asked for.
         what: String,
@@ -87,14 +80,12 @@ pub enum Error {
     Unsettled,
     /// A name is empty or too long.
     #[error("the {what} is empty or longer than 256 bytes")]
-    #[non_exhaustive]
     InvalidName {
         /// Of what.
         what: &'static str,
     },
     /// A definition makes no sense.
     #[error("{what}: {problem}")]
-    #[non_exhaustive]
     Invalid {
         /// What was defined.
         what: String,
@@ -103,7 +94,6 @@ pub enum Error {
     },
     /// What is stored cannot be read.
     #[error("{what} cannot be read: {problem}")]
-    #[non_exhaustive]
     Record {
         /// What was read.
         what: String,

@@ -299,6 +299,25 @@ impl Experiment {
         self.revision
     }
 
+    /// Sets the revision under which it is stored; for implementors of [`ModelRouter`](crate::ModelRouter).
+    #[must_use]
+    pub fn with_revision(mut self, revision: u64) -> Self {
+        self.revision = revision;
+        self
+    }
+
+    /// Returns the attribute by which units are told apart.
+    #[must_use]
+    pub fn unit(&self) -> &str {
+        &self.unit
+    }
+
+    /// Returns the version of the places: raising it places everybody anew.
+    #[must_use]
+    pub fn bucket_version(&self) -> u32 {
+        self.bucket_version
+    }
+
     /// Returns whether it assigns.
     #[must_use]
     pub fn status(&self) -> &Status {
@@ -359,7 +378,12 @@ impl Experiment {
         }
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Checks that it makes sense, as an implementation does before it stores anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] or [`Error::InvalidName`].
+    pub fn check(&self) -> Result<()> {
         name("experiment's name", &self.name)?;
         name("unit", &self.unit)?;
         let mut names: Vec<&str> = Vec::new();

@@ -127,6 +127,13 @@ impl Flag {
         self.revision
     }
 
+    /// Sets the revision under which it is stored; for implementors of [`ModelRouter`](crate::ModelRouter).
+    #[must_use]
+    pub fn with_revision(mut self, revision: u64) -> Self {
+        self.revision = revision;
+        self
+    }
+
     /// Evaluates it for a subject; no I/O.
     #[must_use]
     pub fn evaluate(&self, subject: &Subject) -> FlagDecision {
@@ -166,7 +173,12 @@ impl Flag {
         FlagDecision { value, variant: variant.to_owned(), reason, revision: self.revision }
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Checks that it makes sense, as an implementation does before it stores anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] or [`Error::InvalidName`].
+    pub fn check(&self) -> Result<()> {
         name("flag's name", &self.name)?;
         name("unit", &self.unit)?;
         let invalid = |problem: String| Error::invalid(format!("flag {}", self.name), problem);

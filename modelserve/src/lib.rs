@@ -39,5 +39,5 @@ pub use results::{
 };
 pub use rollout::{Guard, Rollout, Step, Verdict};
 pub use router::{MemoryModelRouter, ModelRouter, ModelRouterExt, RedisModelRouter};
-pub use snapshot::Snapshot;
+pub use snapshot::{Aliases, Snapshot};
 pub use subject::{Attribute, ID, Subject};

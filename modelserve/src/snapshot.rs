@@ -46,11 +46,14 @@ struct PreparedArm {
     version: Option<Arc<str>>,
 }
 
-/// The aliases of models, as a router read them.
-pub(crate) type Aliases = HashMap<String, HashMap<String, String>>;
+/// The aliases of models: by model and alias, the version.
+pub type Aliases = HashMap<String, HashMap<String, String>>;
 
 impl Snapshot {
-    pub(crate) fn new(
+    /// Makes a snapshot that was read now, at the time `server`, since the Unix epoch; `broken` are records that could not
+    /// be read (`experiment <name>`, `flag <name>`), and why.
+    #[must_use]
+    pub fn new(
         experiments: Vec<Experiment>,
         flags: Vec<Flag>,
         aliases: &Aliases,
@@ -125,8 +128,9 @@ impl Snapshot {
         self.broken.iter().map(|(what, why)| (what.as_str(), why.as_str()))
     }
 
-    /// The decision that an assignment which was made before comes to, if the experiment would assign the subject now.
-    pub(crate) fn stick(&self, decision: &Decision, arm: &str) -> Option<Decision> {
+    /// Returns what a decision comes to if its unit was given `arm` before; `None` if the experiment has no such arm by now.
+    #[must_use]
+    pub fn stick(&self, decision: &Decision, arm: &str) -> Option<Decision> {
         let prepared = self.experiments.get(&*decision.experiment)?;
         let place = prepared.arms.iter().position(|other| &*other.name == arm)?;
         Some(prepared.decision(place, Reason::Sticky))

@@ -129,7 +129,12 @@ impl<'c> AliasChange<'c> {
         self
     }
 
-    fn check(&self) -> Result<()> {
+    /// Checks that it makes sense, as an implementation does before it stores anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] or [`Error::InvalidName`].
+    pub fn check(&self) -> Result<()> {
         name("model's name", self.model)?;
         name("alias", self.alias)?;
         for version in self.expected.iter().chain(&self.to) {
@@ -255,7 +260,12 @@ impl ModelVersion {
         self
     }
 
-    fn check(&self) -> Result<()> {
+    /// Checks that it makes sense, as an implementation does before it stores anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] or [`Error::InvalidName`].
+    pub fn check(&self) -> Result<()> {
         name("model's name", &self.model)?;
         name("version", &self.version)?;
         let invalid = |problem: &str| {

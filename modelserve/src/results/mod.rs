@@ -136,7 +136,12 @@ pub enum Place<'p> {
 }
 
 impl Place<'_> {
-    fn check(&self) -> Result<()> {
+    /// Checks that it makes sense, as an implementation does before it stores anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] or [`Error::InvalidName`].
+    pub fn check(&self) -> Result<()> {
         match self {
             Self::Exact { user, context } => {
                 name("user", user)?;
@@ -174,8 +179,12 @@ impl Ttl {
         Self { fresh, stale }
     }
 
-    /// The milliseconds that a result is fresh, after the jitter, and that it is kept.
-    fn millis(self) -> Result<(u64, u64)> {
+    /// Returns for how many milliseconds a result is fresh, after the jitter, and for how many it is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if these are not between a millisecond and a year.
+    pub fn millis(self) -> Result<(u64, u64)> {
         const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
         let kept = self.fresh.saturating_add(self.stale);
         if self.fresh < Duration::from_millis(1) || YEAR < kept {
