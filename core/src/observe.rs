@@ -20,6 +20,9 @@
 //! | `inferkit_semcache_stores_total` | counter | `outcome` (`stored`, or why not) | answers stored, and not |
 //! | `inferkit_semcache_feedback_total` | counter | `verdict` (`right`, `wrong`) | reports about hits |
 //! | `inferkit_semcache_generations_total` | counter | `outcome` (`complete`, `incomplete`, `failed`) | answers that a `Coalescer` had generated |
+//! | `inferkit_chatsession_messages_total` | counter | `outcome` (`stored`, `repeated`) | messages appended, and those that were there |
+//! | `inferkit_chatsession_summaries_total` | counter | `outcome` (`stored`, `outdated`, `none`, `error`) | summaries that were begun |
+//! | `inferkit_chatsession_swept_total` | counter | `outcome` (`archived`, `deleted`, `erased`, `failed`) | sessions a janitor looked after |
 
 #[cfg(feature = "metrics")]
 use std::time::Instant;

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "chatsession")]
+pub use inferkit_chatsession as chatsession;
 pub use inferkit_core as core;
 #[cfg(feature = "embcache")]
 pub use inferkit_embcache as embcache;
@@ -12,6 +14,10 @@ pub use inferkit_vectorsearch as vectorsearch;
 
 /// The traits of the family, for their methods: `use inferkit::prelude::*` brings no names into scope.
 pub mod prelude {
+    #[cfg(feature = "chatsession")]
+    pub use inferkit_chatsession::{
+        Archive as _, SessionStore as _, SessionStoreExt as _, Summarizer as _, TokenCounter as _,
+    };
     pub use inferkit_core::{Connect as _, Driver as _, DriverExt as _, Leases as _};
     #[cfg(feature = "embcache")]
     pub use inferkit_embcache::{Embedder as _, EmbedderExt as _, EmbeddingCache as _};

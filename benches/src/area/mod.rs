@@ -6,6 +6,7 @@ use std::pin::Pin;
 
 use crate::{Effort, Line, Result};
 
+mod chatsession;
 mod core;
 pub(crate) mod embcache;
 mod modelserve;
@@ -31,6 +32,7 @@ impl fmt::Debug for Area {
 
 /// Every area that has promises.
 pub const AREAS: &[Area] = &[
+    Area { name: "chatsession", measure: |effort| Box::pin(chatsession::measure(effort)) },
     Area { name: "core", measure: |effort| Box::pin(core::measure(effort)) },
     Area { name: "embcache", measure: |effort| Box::pin(embcache::measure(effort)) },
     Area { name: "modelserve", measure: |effort| Box::pin(modelserve::measure(effort)) },
