@@ -122,7 +122,7 @@ impl Fixture {
         let driver = pool.into_driver();
         let request = |text: String| Request::new(Tenant::new("bench")?, "gpt-4", text);
         let (mut vectors, mut stored, mut similar) = (HashMap::new(), Vec::new(), Vec::new());
-        for (number, vector) in unit_vectors(entries, DIMENSIONS).into_iter().enumerate() {
+        for (number, vector) in clustered_vectors(entries, DIMENSIONS).into_iter().enumerate() {
             let question = format!("What is the answer to question {number}?");
             let reworded = format!("What's the answer to question {number}?");
             vectors.insert(question.clone(), vector.clone());
@@ -130,7 +130,9 @@ impl Fixture {
             stored.push(request(question)?);
             similar.push(request(reworded)?);
         }
-        let config = Config::new().with_namespace(Namespace::new(&unique_prefix())?);
+        let config = Config::new()
+            .with_namespace(Namespace::new(&unique_prefix())?)
+            .with_expected_entries(entries);
         let embedder = Arc::new(Prepared { vectors, dimensions: DIMENSIONS });
         let cache = RedisSemanticCache::new(Arc::clone(&driver), embedder, config)?;
         cache.ensure_index().await?;

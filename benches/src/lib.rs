@@ -4,10 +4,15 @@
 
 mod area;
 mod data;
+mod npy;
+mod peer;
+mod peers;
 mod ratio;
 
 pub use area::{AREAS, Area};
 pub use data::{DIMENSIONS, Fixture, answer_text, clustered_vectors, raw_connection, unit_vectors};
+pub use npy::Matrix;
+pub use peers::peers;
 pub use ratio::{Better, Effort, Line, Promise, median_micros, user_cpu};
 
 /// What a benchmark fails with; there is nothing to do about it but to print it.

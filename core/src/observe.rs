@@ -11,11 +11,15 @@
 //! | `inferkit_core_commands_total` | counter | `deployment`, `outcome` (`ok` or an error kind) | calls and batches sent |
 //! | `inferkit_core_command_seconds` | histogram | `deployment` | time from call to answer |
 //! | `inferkit_core_reconnects_total` | counter | `reason` (`broken`, `silent`, `moved`) | connections that a pool replaced |
-//! | `inferkit_semcache_lookups_total` | counter | `outcome` (`exact`, `semantic`, `miss`, `error`) | lookups |
-//! | `inferkit_semcache_lookup_seconds` | histogram | `outcome` | time of a lookup, the embedding included |
-//! | `inferkit_semcache_hit_similarity` | histogram | | cosine similarity of the prompts of a semantic hit |
+//! | `inferkit_modelserve_results_total` | counter | `tier` (`exact`, `precomputed`, `popular`, `nothing`, `miss`) | questions, by the tier that answered |
+//! | `inferkit_semcache_lookups_total` | counter | `outcome` (`exact`, `semantic`, `near`, `miss`, `error`) | lookups |
+//! | `inferkit_semcache_lookup_seconds` | histogram | `outcome` | time of a lookup, embedding and verification included |
+//! | `inferkit_semcache_similarity` | histogram | `outcome` | cosine similarity of semantic hits, and of the nearest entry of misses |
 //! | `inferkit_semcache_tokens_saved_total` | counter | | tokens that the answers of hits had cost |
-//! | `inferkit_semcache_stores_total` | counter | `outcome` (`stored`, `error`) | answers stored |
+//! | `inferkit_semcache_money_saved_micros_total` | counter | | millionths of money that hits did not cost |
+//! | `inferkit_semcache_stores_total` | counter | `outcome` (`stored`, or why not) | answers stored, and not |
+//! | `inferkit_semcache_feedback_total` | counter | `verdict` (`right`, `wrong`) | reports about hits |
+//! | `inferkit_semcache_generations_total` | counter | `outcome` (`complete`, `incomplete`, `failed`) | answers that a `Coalescer` had generated |
 //! | `inferkit_chatsession_messages_total` | counter | `outcome` (`stored`, `repeated`) | messages appended, and those that were there |
 //! | `inferkit_chatsession_summaries_total` | counter | `outcome` (`stored`, `outdated`, `none`, `error`) | summaries that were begun |
 //! | `inferkit_chatsession_swept_total` | counter | `outcome` (`archived`, `deleted`, `erased`, `failed`) | sessions a janitor looked after |

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use inferkit_core::Cmd;
 use sha2::{Digest as _, Sha256};
 
 use crate::Result;
@@ -33,6 +34,13 @@ pub trait EmbeddingCache: Debug + Send + Sync + 'static {
     ///
     /// [`Error::Backend`](crate::Error::Backend) if the server could not be asked; some values may be kept then.
     async fn put_many(&self, entries: &[(EmbeddingKey, Bytes)], ttl: Duration) -> Result<()>;
+
+    /// Returns the command that reads one value, for who sends it together with other reads; none if the values are not on
+    /// a Redis server.
+    fn get_cmd(&self, key: &EmbeddingKey) -> Option<Cmd> {
+        let _ = key;
+        None
+    }
 }
 
 macro_rules! forward {
@@ -50,6 +58,10 @@ macro_rules! forward {
                 ttl: Duration,
             ) -> Result<()> {
                 (**self).put_many(entries, ttl).await
+            }
+
+            fn get_cmd(&self, key: &EmbeddingKey) -> Option<Cmd> {
+                (**self).get_cmd(key)
             }
         }
     )*};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use inferkit_core::Cmd;
 use tracing::field::Empty;
 
 use crate::flights::Flights;
@@ -158,19 +159,18 @@ impl<E: Embedder> CachedEmbedder<E> {
         if stored.len() != keys.len() {
             return Err(Error::CountMismatch { expected: keys.len(), got: stored.len() });
         }
-        let dimensions = self.embedder.dimensions();
-        let mut vectors = Vec::with_capacity(keys.len());
-        for value in stored {
-            vectors.push(match value.map(|value| decode(&value, dimensions)).transpose() {
-                Ok(vector) => vector,
-                Err(error @ (Error::Damaged { .. } | Error::DimensionMismatch { .. })) => {
-                    tracing::warn!(%error, "a cached embedding is replaced");
-                    None
-                }
-                Err(error) => return Err(error),
-            });
+        stored.into_iter().map(|value| self.decode(value)).collect()
+    }
+
+    /// The vector of what is stored; what is damaged counts as missing.
+    fn decode(&self, stored: Option<Bytes>) -> Result<Option<Vec<f32>>> {
+        match stored.map(|value| decode(&value, self.embedder.dimensions())).transpose() {
+            Err(error @ (Error::Damaged { .. } | Error::DimensionMismatch { .. })) => {
+                tracing::warn!(%error, "a cached embedding is replaced");
+                Ok(None)
+            }
+            vector => vector,
         }
-        Ok(vectors)
     }
 
     /// Embeds the texts at `places`, stores them, and puts their vectors in place.
@@ -237,6 +237,22 @@ impl<E: Embedder> Embedder for CachedEmbedder<E> {
 
     fn dimensions(&self) -> usize {
         self.embedder.dimensions()
+    }
+
+    fn cached_read(&self, text: &str) -> Option<Cmd> {
+        let model = self.embedder.model();
+        // A model without a name has no entries, and `embed_many` says so.
+        let key = (!model.is_empty()).then(|| EmbeddingKey::new(self.version, model, text))?;
+        self.cache.get_cmd(&key)
+    }
+
+    /// What is found counts as a hit, and what is not is counted by the call that embeds it.
+    fn cached_vector(&self, text: &str, stored: Option<Bytes>) -> Result<Option<Vec<f32>>> {
+        let vector = self.decode(stored)?;
+        if vector.is_some() {
+            self.counters.looked_up(&[text], &[], 0);
+        }
+        Ok(vector)
     }
 
     /// Returns one vector per text, from the cache where it has them.

@@ -3,6 +3,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use inferkit_core::Cmd;
 
 use crate::{Error, Result};
 
@@ -53,6 +55,25 @@ pub trait Embedder: Debug + Send + Sync + 'static {
     ///
     /// [`Error::Embedder`], made by [`Error::embedder`], for what an implementation runs into.
     async fn embed_many(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>>;
+
+    /// Returns the command that reads the cached vector of a text, for who sends it together with reads of its own; none
+    /// if there is no cache on a Redis server.
+    ///
+    /// The answer goes to [`cached_vector`](Self::cached_vector).
+    fn cached_read(&self, text: &str) -> Option<Cmd> {
+        let _ = text;
+        None
+    }
+
+    /// Returns the vector in the answer to a [`cached_read`](Self::cached_read) of a text, if the cache has it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownVersion`] if a later release wrote it.
+    fn cached_vector(&self, text: &str, stored: Option<Bytes>) -> Result<Option<Vec<f32>>> {
+        let _ = (text, stored);
+        Ok(None)
+    }
 }
 
 /// What callers do with an [`Embedder`].
@@ -93,6 +114,14 @@ macro_rules! forward {
 
             async fn embed_many(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
                 (**self).embed_many(texts).await
+            }
+
+            fn cached_read(&self, text: &str) -> Option<Cmd> {
+                (**self).cached_read(text)
+            }
+
+            fn cached_vector(&self, text: &str, stored: Option<Bytes>) -> Result<Option<Vec<f32>>> {
+                (**self).cached_vector(text, stored)
             }
         }
     )*};

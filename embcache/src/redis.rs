@@ -72,11 +72,14 @@ impl RedisEmbeddingCache {
 
     async fn get_each(&self, keys: &[EmbeddingKey]) -> Result<Vec<Option<Bytes>>> {
         let mut batch = Batch::new();
-        let get = |key| Cmd::with_capacity("GET", 128).key(key).readonly();
-        let slots: Vec<_> = self.keys(keys).map(|key| batch.push(get(key))).collect();
+        let slots: Vec<_> = self.keys(keys).map(|key| batch.push(get(&key))).collect();
         let mut answers = self.driver.run(batch).await?;
         slots.into_iter().map(|slot| Ok(answers.take(slot)?)).collect()
     }
+}
+
+fn get(key: &Key) -> Cmd {
+    Cmd::with_capacity("GET", 128).key(key).readonly()
 }
 
 #[async_trait]
@@ -125,5 +128,9 @@ impl EmbeddingCache for RedisEmbeddingCache {
             answers.take(slot)?;
         }
         Ok(())
+    }
+
+    fn get_cmd(&self, key: &EmbeddingKey) -> Option<Cmd> {
+        Some(get(&self.key(key)))
     }
 }

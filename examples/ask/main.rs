@@ -26,8 +26,8 @@ use inferkit::core::Pool;
 use inferkit::core::keys::Namespace;
 use inferkit::embcache::{CachedEmbedder, RedisEmbeddingCache};
 use inferkit::semcache::{
-    Answer, Config, Hit, Lookup, Policy, RedisSemanticCache, Request, SemanticCache as _,
-    SemanticCacheExt as _, Tenant,
+    Answer, Config, Hit, Lookup, Policy, RedisSemanticCache, Rejection, Request,
+    SemanticCache as _, Tenant,
 };
 use inferkit_localredis::{Flavor, Server, wheel};
 
@@ -193,12 +193,19 @@ impl Session {
                 );
                 self.serve(&hit)?;
             }
-            Lookup::Miss(miss) => {
+            other => {
+                let refused = match &other {
+                    Lookup::Near(near) if near.reason != Rejection::Threshold => {
+                        format!(", refused by {:?}", near.reason)
+                    }
+                    _ => String::new(),
+                };
+                let Err(miss) = other.into_hit() else { return Err("a hit was no hit".into()) };
                 let nearest = match miss.nearest {
                     Some(near) => format!("nearest {:.3}", near.similarity.as_f64()),
                     None => "nothing near".to_owned(),
                 };
-                println!("MISS          {nearest}, {THRESHOLD} is asked for   [{steps}]");
+                println!("MISS          {nearest}{refused}, {THRESHOLD} is asked for   [{steps}]");
                 let start = Instant::now();
                 let answer = self.answerer.answer(question).await?;
                 let answered = millis(start.elapsed());
@@ -209,9 +216,10 @@ impl Session {
                 }
                 let tokens = answer.prompt_tokens + answer.completion_tokens;
                 let cost = self.price.cost_micros(answer.prompt_tokens, answer.completion_tokens);
-                let stored = Answer::new(answer.text)?.with_tokens_used(tokens);
+                let stored = Answer::new(answer.text)?
+                    .with_usage(answer.prompt_tokens, answer.completion_tokens);
                 let start = Instant::now();
-                self.cache.fill(&request, &stored, miss).await?;
+                self.cache.store(&request, &stored, Some(miss)).await?;
                 println!(
                     "answered in {answered} by {}, {tokens} tokens, {}; stored in {}",
                     answer.model,
@@ -219,7 +227,6 @@ impl Session {
                     millis(start.elapsed())
                 );
             }
-            _ => return Err("the cache answered in a way that this example does not know".into()),
         }
         Ok(())
     }

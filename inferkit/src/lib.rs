@@ -5,6 +5,8 @@ pub use inferkit_chatsession as chatsession;
 pub use inferkit_core as core;
 #[cfg(feature = "embcache")]
 pub use inferkit_embcache as embcache;
+#[cfg(feature = "modelserve")]
+pub use inferkit_modelserve as modelserve;
 #[cfg(feature = "semcache")]
 pub use inferkit_semcache as semcache;
 #[cfg(feature = "vectorsearch")]
@@ -19,8 +21,12 @@ pub mod prelude {
     pub use inferkit_core::{Connect as _, Driver as _, DriverExt as _, Leases as _};
     #[cfg(feature = "embcache")]
     pub use inferkit_embcache::{Embedder as _, EmbedderExt as _, EmbeddingCache as _};
+    #[cfg(feature = "modelserve")]
+    pub use inferkit_modelserve::{
+        ModelRegistry as _, ModelRouter as _, ModelRouterExt as _, Outcomes as _, ResultCache as _,
+    };
     #[cfg(feature = "semcache")]
-    pub use inferkit_semcache::{SemanticCache as _, SemanticCacheExt as _};
+    pub use inferkit_semcache::{SemanticCache as _, SemanticCacheExt as _, TransferExt as _};
     #[cfg(feature = "vectorsearch")]
     pub use inferkit_vectorsearch::{VectorIndex as _, VectorIndexExt as _};
 }

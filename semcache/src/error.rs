@@ -32,12 +32,31 @@ pub enum Error {
     /// A model has no name.
     #[error("the model has no name: name the model that answers")]
     EmptyModel,
-    /// A prompt holds nothing but blanks.
-    #[error("the prompt is empty: do not ask the cache for requests without a prompt")]
-    EmptyPrompt,
+    /// A category has no name.
+    #[error("the category has no name: name it, or set none")]
+    EmptyCategory,
+    /// A tag holds nothing but blanks.
+    #[error("the tag is empty: leave it out")]
+    EmptyTag,
     /// A tenant has no name.
     #[error("the tenant has no name: name it, or write Tenant::shared() if all may share answers")]
     EmptyTenant,
+    /// An answer cannot be packed or unpacked.
+    #[error("an answer {problem}")]
+    #[non_exhaustive]
+    Encoding {
+        /// What is wrong, and what to do.
+        problem: &'static str,
+        /// What went wrong, where something did.
+        source: Option<std::io::Error>,
+    },
+    /// A file could not be read or written.
+    #[error("the file of an export could not be read or written")]
+    #[non_exhaustive]
+    File {
+        /// What went wrong.
+        source: std::io::Error,
+    },
     /// The embedder returned a vector that cannot be compared: zero, NaN or infinite.
     #[error(
         "the embedder returned a vector that cannot be compared: check the embedder and the prompt"
@@ -55,16 +74,21 @@ pub enum Error {
         "the miss is that of another request: fill each request with the miss that its own lookup returned"
     )]
     MissOfAnotherRequest,
-    /// A prompt is longer than the policy allows.
-    #[error(
-        "the prompt has {bytes} bytes, and the policy allows {max}: raise it with Policy::with_max_prompt_bytes if the embedder reads that much, or do not cache such requests"
-    )]
+    /// A value cannot be written as JSON, so nothing can be compared with it.
+    #[error("a part of the request cannot be written as JSON: use text as the keys of maps")]
     #[non_exhaustive]
-    PromptTooLong {
-        /// The length that came.
-        bytes: usize,
-        /// The longest that is allowed.
-        max: usize,
+    NotJson {
+        /// What went wrong.
+        source: serde_json::Error,
+    },
+    /// An exported entry cannot be imported.
+    #[error("record {number} {problem}: import what export() wrote for the same embedding model")]
+    #[non_exhaustive]
+    Record {
+        /// Its place, counted from 1.
+        number: usize,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The index could not be made or asked.
     #[error(transparent)]
@@ -124,10 +148,11 @@ impl Error {
         Self::DimensionMismatch { expected, got }
     }
 
-    /// Makes the error of a prompt that is too long, for an implementor of [`SemanticCache`](crate::SemanticCache).
+    /// Makes the error of a record that cannot be imported, for an implementor of
+    /// [`SemanticCache`](crate::SemanticCache); `number` counts from 1.
     #[must_use]
-    pub fn prompt_too_long(bytes: usize, max: usize) -> Self {
-        Self::PromptTooLong { bytes, max }
+    pub fn record(number: usize, problem: impl Into<String>) -> Self {
+        Self::Record { number, problem: problem.into() }
     }
 
     /// Tells whether the same call may succeed later without anybody changing anything.
@@ -201,6 +226,6 @@ mod tests {
             let error = Error::Backend(error.with_maybe_applied(applied));
             assert_eq!(error.maybe_applied(), applied);
         }
-        assert!(!Error::EmptyPrompt.maybe_applied());
+        assert!(!Error::EmptyTenant.maybe_applied());
     }
 }

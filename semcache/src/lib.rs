@@ -1,25 +1,55 @@
 #![doc = include_str!("../README.md")]
 
+mod answer;
 mod cache;
+mod category;
+mod choose;
+mod coalescer;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod contentless;
+mod digest;
 mod embedding;
+mod encoding;
 mod entry;
 mod error;
+mod fingerprint;
+mod flights;
+mod guard;
+mod lookup;
 mod memory;
 mod policy;
+mod prices;
 mod redis;
 mod request;
+mod selection;
+mod stats;
+mod stream;
+mod transfer;
+mod verifier;
 
-pub use cache::{Hit, Lookup, Miss, Near, SemanticCache, SemanticCacheExt};
+pub use answer::{Answer, Finish};
+pub use cache::{Feedback, SemanticCache, SemanticCacheExt};
+pub use category::{Category, Rules};
+pub use coalescer::{Coalescer, GenerateError, OnCacheError, Served, Source};
+pub use digest::EntryId;
 pub use entry::FORMAT_VERSION;
 pub use error::{Error, Result};
+pub use flights::RedisFlights;
+pub use guard::Guard;
 pub use inferkit_core;
 pub use inferkit_embcache;
 pub use inferkit_embcache::{Embedder, EmbedderExt};
 pub use inferkit_vectorsearch;
 pub use inferkit_vectorsearch::{Algorithm, Hnsw, Similarity, Vector};
+pub use lookup::{Hit, Lookup, Miss, Near, Nearest, Rejection, Skip, Stored};
 pub use memory::MemorySemanticCache;
 pub use policy::Policy;
+pub use prices::Prices;
 pub use redis::{Config, KEYS, RedisSemanticCache};
-pub use request::{Answer, EntryId, Request, Tenant};
+pub use request::{CacheControl, Request, Tenant};
+pub use selection::Selection;
+pub use stats::{Latency, Stats};
+pub use stream::{AnswerStream, Chunk};
+pub use transfer::{Cursor, Record, TransferExt};
+pub use verifier::{OnVerifierError, Verdict, Verification, Verifier, VerifierError};

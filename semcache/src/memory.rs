@@ -1,17 +1,20 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use inferkit_core::{Clock, SystemClock};
 use inferkit_embcache::Embedder;
 use inferkit_vectorsearch::Vector;
 
-use crate::embedding::{SAME, vector_of};
+use crate::choose::{Candidate, choose};
+use crate::digest::unique;
+use crate::embedding::{SAME, embed, vector_of, vectors_of};
 use crate::policy::ttl_millis;
-use crate::request::Scope;
+use crate::stats::Meter;
 use crate::{
-    Answer, EntryId, Hit, Lookup, Miss, Near, Policy, Request, Result, SemanticCache, Tenant,
+    Answer, Cursor, EntryId, Error, Feedback, Hit, Lookup, Miss, Policy, Record, Request, Result,
+    Selection, SemanticCache, Skip, Stats, Stored, Tenant,
 };
 
 /// A semantic cache within this process, for tests and small tools: every entry is compared, and nothing is evicted but
@@ -22,20 +25,36 @@ pub struct MemorySemanticCache {
     policy: Policy,
     clock: Arc<dyn Clock>,
     // A `std` mutex: it is held for look-ups, never across an await.
-    entries: Mutex<BTreeMap<EntryId, Entry>>,
+    state: Mutex<State>,
+    meter: Meter,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: BTreeMap<EntryId, Entry>,
+    /// By the digest of the tenant.
+    epochs: HashMap<String, Arc<str>>,
 }
 
 struct Entry {
-    tenant: Tenant,
-    scope: Scope,
-    hit: Hit,
-    vector: Vector,
+    record: Record,
+    vector: Option<Vector>,
+    fence: u64,
+    wrong_for: BTreeSet<EntryId>,
     end: Duration,
 }
 
 impl std::fmt::Debug for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Entry").field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// The epoch of a tenant; a new one if it has none.
+    fn epoch(&mut self, tenant: &str) -> Arc<str> {
+        let epoch = self.epochs.entry(tenant.to_owned()).or_insert_with(|| unique().into());
+        Arc::clone(epoch)
     }
 }
 
@@ -49,73 +68,207 @@ impl MemorySemanticCache {
     /// Makes an empty cache whose entries expire by `clock`.
     #[must_use]
     pub fn with_clock(embedder: Arc<dyn Embedder>, policy: Policy, clock: Arc<dyn Clock>) -> Self {
-        Self { embedder, policy, clock, entries: Mutex::default() }
+        Self { embedder, policy, clock, state: Mutex::default(), meter: Meter::default() }
+    }
+
+    /// Returns what this cache did so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.meter.stats()
     }
 
     /// The entries that have not expired.
-    fn live(&self) -> MutexGuard<'_, BTreeMap<EntryId, Entry>> {
+    fn live(&self) -> MutexGuard<'_, State> {
         let now = self.clock.now();
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|_, entry| now < entry.end);
-        entries
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.entries.retain(|_, entry| now < entry.end);
+        state
+    }
+
+    async fn find(&self, request: &Request) -> Result<Lookup> {
+        let control = request.control();
+        let now = Duration::from_secs(self.clock.now().as_secs());
+        let since = control.accepted_age().map(|age| now.saturating_sub(age));
+        let fresh = |entry: &Entry| since.is_none_or(|since| since <= entry.record.stored_at());
+        let epoch = self.live().epochs.get(request.tenant().hex().as_str()).cloned();
+        let with_epoch = |miss: Miss| match &epoch {
+            Some(epoch) => miss.with_epoch(Arc::clone(epoch)),
+            None => miss,
+        };
+        if !control.is_no_cache() {
+            let mut state = self.live();
+            let entry = state.entries.get_mut(&request.id()).filter(|entry| fresh(entry));
+            if let Some(entry) = entry {
+                self.touch(entry);
+                return Ok(Lookup::Exact(entry.record.hit(SAME)?));
+            }
+        }
+        if !self.policy.is_semantic(request) {
+            return Ok(Lookup::Miss(with_epoch(Miss::new(request, None))));
+        }
+        let vector = embed(&*self.embedder, request, None).await?;
+        let miss = with_epoch(Miss::new(request, Some(vector.clone())));
+        if control.is_no_cache() {
+            return Ok(Lookup::Miss(miss));
+        }
+        let scope = request.scope(self.embedder.model());
+        let mut candidates = Vec::new();
+        for entry in self.live().entries.values() {
+            let Some(other) = entry.vector.as_ref().filter(|_| entry.record.scope() == scope)
+            else {
+                continue;
+            };
+            if fresh(entry) {
+                let hit = entry.record.hit(vector.cosine_similarity(other)?)?;
+                let wrong = entry.wrong_for.contains(&request.id());
+                candidates.push(Candidate { hit, wrong });
+            }
+        }
+        candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.hit.similarity));
+        let lookup = choose(&self.policy, request, candidates, miss).await;
+        if let Some(hit) = lookup.hit()
+            && let Some(entry) = self.live().entries.get_mut(&hit.id)
+        {
+            self.touch(entry);
+        }
+        Ok(lookup)
+    }
+
+    fn touch(&self, entry: &mut Entry) {
+        if self.policy.is_sliding() {
+            entry.end = self.clock.now() + entry.record.ttl();
+        }
+    }
+
+    fn put(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        miss: Option<&Miss>,
+        vector: Option<Vector>,
+    ) -> Result<Stored> {
+        let ttl = Duration::from_millis(ttl_millis(self.policy.ttl_of(request))?);
+        let (now, model) = (self.clock.now(), self.embedder.model());
+        let record = Record::new(request, answer, model, vector.as_ref(), now, ttl);
+        let mut state = self.live();
+        let epoch = state.epoch(record.tenant());
+        if miss.and_then(Miss::epoch).is_some_and(|looked_up| *looked_up != *epoch) {
+            return Ok(Stored::Skipped(Skip::Flushed));
+        }
+        let id = request.id();
+        let fence = miss.and_then(Miss::fence).unwrap_or(0);
+        if fence != 0 && state.entries.get(&id).is_some_and(|entry| fence < entry.fence) {
+            return Ok(Stored::Skipped(Skip::Superseded));
+        }
+        let wrong_for = BTreeSet::new();
+        state.entries.insert(id, Entry { record, vector, fence, wrong_for, end: now + ttl });
+        Ok(Stored::Kept(id))
     }
 }
 
 #[async_trait]
 impl SemanticCache for MemorySemanticCache {
     async fn lookup(&self, request: &Request) -> Result<Lookup> {
-        self.policy.check(request)?;
-        if let Some(entry) = self.live().get(&request.id()) {
-            return Ok(Lookup::Exact(entry.hit.clone()));
-        }
-        let vector = vector_of(&*self.embedder, request, None).await?;
-        let scope = request.full_scope(self.embedder.model());
-        let mut best: Option<Hit> = None;
-        for entry in self.live().values().filter(|entry| entry.scope == scope) {
-            let similarity = vector.cosine_similarity(&entry.vector)?;
-            if best.as_ref().is_none_or(|best| best.similarity < similarity) {
-                best = Some(Hit { similarity, ..entry.hit.clone() });
-            }
-        }
-        Ok(match best {
-            Some(hit) if self.policy.threshold() <= hit.similarity => Lookup::Semantic(hit),
-            best => {
-                let nearest = best.map(|hit| Near::new(hit.id, hit.similarity));
-                Lookup::Miss(Miss::new(request, Some(vector), nearest))
-            }
-        })
+        let start = Instant::now();
+        let found = self.find(request).await;
+        self.meter.lookup(found.as_ref().ok(), start.elapsed(), self.policy.prices());
+        found
     }
 
     async fn store(
         &self,
         request: &Request,
         answer: &Answer,
-        embedding: Option<Vector>,
-    ) -> Result<EntryId> {
-        self.policy.check(request)?;
-        let ttl = Duration::from_millis(ttl_millis(self.policy.ttl(request.model()))?);
-        let vector = vector_of(&*self.embedder, request, embedding).await?;
-        let now = self.clock.now();
-        let id = request.id();
-        let hit = Hit::new(
-            id,
-            request.shared_prompt(),
-            answer,
-            SAME,
-            request.shared_model(),
-            Duration::from_secs(now.as_secs()),
-        );
-        let tenant = request.tenant().clone();
-        let scope = request.full_scope(self.embedder.model());
-        self.live().insert(id, Entry { tenant, scope, hit, vector, end: now + ttl });
-        Ok(id)
+        miss: Option<Miss>,
+    ) -> Result<Stored> {
+        let stored = match self.policy.skips(request, answer) {
+            Some(skip) => Stored::Skipped(skip),
+            None => {
+                let vector =
+                    vector_of(&*self.embedder, &self.policy, request, miss.as_ref()).await?;
+                self.put(request, answer, miss.as_ref(), vector)?
+            }
+        };
+        self.meter.store(stored);
+        Ok(stored)
+    }
+
+    async fn store_many(&self, answers: &[(Request, Answer)]) -> Result<Vec<Stored>> {
+        let vectors = vectors_of(&*self.embedder, &self.policy, answers).await?;
+        let mut outcomes = Vec::with_capacity(answers.len());
+        for ((request, answer), vector) in answers.iter().zip(vectors) {
+            let stored = match self.policy.skips(request, answer) {
+                Some(skip) => Stored::Skipped(skip),
+                None => self.put(request, answer, None, vector)?,
+            };
+            self.meter.store(stored);
+            outcomes.push(stored);
+        }
+        Ok(outcomes)
     }
 
     async fn remove(&self, tenant: &Tenant, id: &EntryId) -> Result<bool> {
-        let mut entries = self.live();
-        match entries.get(id) {
-            Some(entry) if entry.tenant == *tenant => Ok(entries.remove(id).is_some()),
+        let mut state = self.live();
+        match state.entries.get(id) {
+            Some(entry) if entry.record.is_of(tenant) => Ok(state.entries.remove(id).is_some()),
             _ => Ok(false),
         }
+    }
+
+    async fn invalidate(&self, selection: &Selection) -> Result<u64> {
+        let mut state = self.live();
+        let before = state.entries.len();
+        state.entries.retain(|_, entry| !entry.record.is_selected(selection));
+        Ok((before - state.entries.len()) as u64)
+    }
+
+    async fn flush(&self, tenant: &Tenant) -> Result<()> {
+        let mut state = self.live();
+        state.entries.retain(|_, entry| !entry.record.is_of(tenant));
+        state.epochs.insert(tenant.hex().as_str().to_owned(), unique().into());
+        Ok(())
+    }
+
+    async fn report(&self, asked: &Request, hit: &Hit, feedback: Feedback) -> Result<bool> {
+        self.meter.feedback(feedback);
+        if feedback == Feedback::Right {
+            return Ok(true);
+        }
+        if hit.id == asked.id() {
+            return self.remove(asked.tenant(), &hit.id).await;
+        }
+        let mut state = self.live();
+        let entry =
+            state.entries.get_mut(&hit.id).filter(|entry| entry.record.is_of(asked.tenant()));
+        let Some(entry) = entry else { return Ok(false) };
+        entry.wrong_for.insert(asked.id());
+        Ok(true)
+    }
+
+    async fn export_some(&self, _: Option<Cursor>) -> Result<(Vec<Record>, Option<Cursor>)> {
+        let now = self.clock.now();
+        let left = |entry: &Entry| entry.record.clone().with_ttl(entry.end.saturating_sub(now));
+        Ok((self.live().entries.values().map(left).collect(), None))
+    }
+
+    async fn import_many(&self, records: &[Record]) -> Result<u64> {
+        let dimensions = self.embedder.dimensions();
+        for (index, record) in records.iter().enumerate() {
+            record.check(dimensions).map_err(|problem| Error::record(index + 1, problem))?;
+        }
+        let now = self.clock.now();
+        let mut state = self.live();
+        for record in records {
+            let _ = state.epoch(record.tenant());
+            let entry = Entry {
+                vector: record.vector().transpose()?,
+                fence: 0,
+                wrong_for: BTreeSet::new(),
+                end: now + record.ttl(),
+                record: record.clone(),
+            };
+            state.entries.insert(record.id()?, entry);
+        }
+        Ok(records.len() as u64)
     }
 }

@@ -1,11 +1,14 @@
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
+use inferkit_vectorsearch::Similarity;
+use serde::Serialize;
 
-use crate::{Error, Result};
+use crate::digest::{Digest, Hex, digest, hex};
+use crate::fingerprint::Fingerprint;
+use crate::policy::ttl_millis;
+use crate::{Category, EntryId, Error, Result};
 
 /// Whose answers are meant: no tenant ever sees another's.
 ///
@@ -34,6 +37,10 @@ impl Tenant {
         Self(digest(b"inferkit semcache tenant 1", [&b"shared"[..]]))
     }
 
+    pub(crate) fn digest(&self) -> &Digest {
+        &self.0
+    }
+
     pub(crate) fn hex(&self) -> Hex {
         hex(&self.0)
     }
@@ -47,17 +54,25 @@ impl fmt::Debug for Tenant {
 
 /// A question to a model, as the cache sees it.
 ///
-/// Tenant, model and context must be equal for one request to be answered with the answer to another; the prompt must be
-/// equal or near.
+/// Everything but the prompt must be equal for one request to be answered with the answer to another: tenant, model and
+/// its version, category, system prompt, history, tools, response format and sampling.
+/// The prompt, the last text of the user, must be equal or near.
+/// Of all but model and prompt only digests are kept.
+/// What the caller wants of the cache ([`CacheControl`]) is no part of the question: two requests that differ in it alone
+/// have the same id.
 /// `Debug` prints none of the texts.
 ///
 /// # Examples
 ///
 /// ```
-/// use inferkit_semcache::{Request, Tenant};
+/// use inferkit_semcache::{Category, Request, Tenant};
 ///
-/// let request = Request::new(Tenant::new("acme")?, "gpt-4.1", "Explain photosynthesis briefly")?
-///     .with_context("You are a teacher.");
+/// let request = Request::new(Tenant::new("acme")?, "gpt-4.1", "And in winter?")?
+///     .with_model_version("2025-04-14")
+///     .with_category(Category::FACTUAL)
+///     .with_system("You are a travel agent.")
+///     .with_history([("user", "Is Oslo warm?"), ("assistant", "In summer it is.")])
+///     .with_sampling(&[("temperature", 0.2)])?;
 /// assert_eq!(request.model(), "gpt-4.1");
 /// # Ok::<(), inferkit_semcache::Error>(())
 /// ```
@@ -65,38 +80,115 @@ impl fmt::Debug for Tenant {
 pub struct Request {
     tenant: Tenant,
     model: Arc<str>,
+    model_version: Option<Arc<str>>,
+    category: Option<Category>,
     prompt: Arc<str>,
-    context: Option<Digest>,
+    fingerprint: Fingerprint,
+    control: CacheControl,
 }
 
 impl Request {
-    /// Makes a request without context.
+    /// Makes a request of nothing but a prompt.
+    ///
+    /// An empty prompt is allowed, as agents send them after a tool's result; like all prompts without content it is only
+    /// answered with the answer to the very same request.
     ///
     /// # Errors
     ///
-    /// [`Error::EmptyModel`] and [`Error::EmptyPrompt`] if the one or the other holds nothing but blanks.
+    /// [`Error::EmptyModel`] if the model holds nothing but blanks.
     pub fn new(
         tenant: Tenant,
         model: impl Into<Arc<str>>,
         prompt: impl Into<Arc<str>>,
     ) -> Result<Self> {
-        let (model, prompt) = (model.into(), prompt.into());
+        let model = model.into();
         if model.trim().is_empty() {
             return Err(Error::EmptyModel);
         }
-        if prompt.trim().is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
-        Ok(Self { tenant, model, prompt, context: None })
+        Ok(Self {
+            tenant,
+            model,
+            model_version: None,
+            category: None,
+            prompt: prompt.into(),
+            fingerprint: Fingerprint::default(),
+            control: CacheControl::default(),
+        })
     }
 
-    /// Sets everything else that the answer depends on: system prompt, history, tools, sampling.
+    /// Sets the version of the model, such as a date or a fingerprint that its provider reports.
+    #[must_use]
+    pub fn with_model_version(mut self, version: impl Into<Arc<str>>) -> Self {
+        self.model_version = Some(version.into());
+        self
+    }
+
+    /// Sets the kind of question, by which the policy chooses a threshold.
+    #[must_use]
+    pub fn with_category(mut self, category: Category) -> Self {
+        self.category = Some(category);
+        self
+    }
+
+    /// Sets the system prompt; an empty one is not the same as none.
+    #[must_use]
+    pub fn with_system(mut self, system: impl AsRef<[u8]>) -> Self {
+        self.fingerprint.system = Some(Fingerprint::bytes(system.as_ref()));
+        self
+    }
+
+    /// Sets the messages before the prompt, each a role and a text, the oldest first; none is the same as not set.
+    #[must_use]
+    pub fn with_history<R: AsRef<[u8]>, T: AsRef<[u8]>>(
+        mut self,
+        history: impl IntoIterator<Item = (R, T)>,
+    ) -> Self {
+        self.fingerprint.history = Fingerprint::messages(history);
+        self
+    }
+
+    /// Sets the tools that the model may call, as they are sent; the order of names in JSON objects does not count.
     ///
-    /// Only its digest is kept.
-    /// An empty context is not the same as none.
+    /// # Errors
+    ///
+    /// [`Error::NotJson`] if they cannot be written as JSON.
+    pub fn with_tools<T: Serialize + ?Sized>(mut self, tools: &T) -> Result<Self> {
+        self.fingerprint.tools = Some(Fingerprint::json(tools)?);
+        Ok(self)
+    }
+
+    /// Sets the form that the answer must have, such as a JSON schema.
+    ///
+    /// # Errors
+    ///
+    /// As [`Request::with_tools`].
+    pub fn with_response_format<T: Serialize + ?Sized>(mut self, format: &T) -> Result<Self> {
+        self.fingerprint.response_format = Some(Fingerprint::json(format)?);
+        Ok(self)
+    }
+
+    /// Sets the parameters of sampling: temperature, limits, seed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Request::with_tools`].
+    pub fn with_sampling<T: Serialize + ?Sized>(mut self, sampling: &T) -> Result<Self> {
+        self.fingerprint.sampling = Some(Fingerprint::json(sampling)?);
+        Ok(self)
+    }
+
+    /// Sets everything else that the answer depends on, such as retrieved documents; an empty context is not the same as
+    /// none.
     #[must_use]
     pub fn with_context(mut self, context: impl AsRef<[u8]>) -> Self {
-        self.context = Some(digest(b"inferkit semcache context 1", [context.as_ref()]));
+        self.fingerprint.context = Some(Fingerprint::bytes(context.as_ref()));
+        self
+    }
+
+    /// Sets what the caller wants of the cache.
+    #[must_use]
+    pub fn with_control(mut self, control: CacheControl) -> Self {
+        self.control = control;
         self
     }
 
@@ -112,20 +204,37 @@ impl Request {
         &self.model
     }
 
+    /// Returns the version of the model, if set.
+    #[must_use]
+    pub fn model_version(&self) -> Option<&str> {
+        self.model_version.as_deref()
+    }
+
+    /// Returns the kind of question, if set.
+    #[must_use]
+    pub fn category(&self) -> Option<&Category> {
+        self.category.as_ref()
+    }
+
     /// Returns the prompt.
     #[must_use]
     pub fn prompt(&self) -> &str {
         &self.prompt
     }
 
-    /// Returns the id of this request's entry: a digest of tenant, model, context and prompt.
-    #[must_use]
-    pub fn id(&self) -> EntryId {
-        EntryId(self.digest(b"inferkit semcache id 1", self.prompt.as_bytes()))
+    /// Returns what the caller wants of the cache.
+    pub fn control(&self) -> &CacheControl {
+        &self.control
     }
 
-    /// Returns what must be equal for one request to take the answer to another: a digest, in hex, of tenant, model and
-    /// context, followed by a digest of the name of the model that embeds the prompts.
+    /// Returns the id of this request's entry: a digest of everything but [`Request::control`].
+    #[must_use]
+    pub fn id(&self) -> EntryId {
+        EntryId(self.digest(b"inferkit semcache id 2", self.prompt.as_bytes()))
+    }
+
+    /// Returns what must be equal for one request to take the answer to another: a digest, in hex, of everything but the
+    /// prompt, followed by a digest of the name of the model that embeds the prompts.
     ///
     /// Vectors of different embedding models say nothing about each other, also where their dimensions are equal.
     #[must_use]
@@ -135,7 +244,7 @@ impl Request {
 
     pub(crate) fn full_scope(&self, embedding_model: &str) -> Scope {
         Scope {
-            request: hex(&self.digest(b"inferkit semcache scope 1", b"")),
+            request: hex(&self.digest(b"inferkit semcache scope 2", b"")),
             embedding: hex(&digest(
                 b"inferkit semcache embedding model 1",
                 [embedding_model.as_bytes()],
@@ -152,8 +261,21 @@ impl Request {
     }
 
     fn digest(&self, domain: &[u8], prompt: &[u8]) -> Digest {
-        let context = self.context.as_ref().map_or(&b""[..], |context| context);
-        digest(domain, [&self.tenant.0[..], self.model.as_bytes(), context, prompt])
+        fn optional(text: Option<&str>) -> [&[u8]; 2] {
+            text.map_or([b"", b""], |text| [b"set", text.as_bytes()])
+        }
+        let [versioned, version] = optional(self.model_version.as_deref());
+        let [categorized, category] = optional(self.category.as_ref().map(Category::as_str));
+        let fixed = [
+            self.tenant.0.as_slice(),
+            self.model.as_bytes(),
+            versioned,
+            version,
+            categorized,
+            category,
+            prompt,
+        ];
+        digest(domain, fixed.into_iter().chain(self.fingerprint.parts()))
     }
 }
 
@@ -161,123 +283,136 @@ impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
             .field("model", &self.model)
+            .field("model_version", &self.model_version)
+            .field("category", &self.category)
             .field("prompt_bytes", &self.prompt.len())
+            .field("control", &self.control)
             .finish_non_exhaustive()
     }
 }
 
-/// Which entry is meant; its text has 64 hexadecimal digits.
-#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct EntryId(Digest);
-
-impl EntryId {
-    pub(crate) fn hex(&self) -> Hex {
-        hex(&self.0)
-    }
-}
-
-impl fmt::Display for EntryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.hex().as_str())
-    }
-}
-
-impl fmt::Debug for EntryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EntryId({self})")
-    }
-}
-
-impl FromStr for EntryId {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let bytes: &[u8; 64] = text.as_bytes().try_into().map_err(|_| Error::InvalidId)?;
-        let mut id = [0; 32];
-        for (byte, pair) in id.iter_mut().zip(bytes.as_chunks::<2>().0) {
-            let [high, low] = pair.map(|digit| match digit {
-                b'0'..=b'9' => Some(digit - b'0'),
-                b'a'..=b'f' => Some(digit - b'a' + 10),
-                _ => None,
-            });
-            *byte = high.zip(low).map(|(high, low)| high << 4 | low).ok_or(Error::InvalidId)?;
-        }
-        Ok(Self(id))
-    }
-}
-
-/// What a model answered, to be stored.
+/// What the caller of one request wants of the cache, as `Cache-Control` does it for HTTP.
 ///
-/// `Debug` does not print the answer.
-#[derive(Clone, Eq, PartialEq)]
-pub struct Answer {
-    response: Bytes,
-    tokens_used: Option<u64>,
+/// A caller can only ask for more care than the policy takes, never for less.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[must_use]
+pub struct CacheControl {
+    no_cache: bool,
+    no_store: bool,
+    max_age: Option<Duration>,
+    ttl: Option<Duration>,
+    /// The bits of a similarity, so that two can be compared and hashed.
+    threshold: Option<u64>,
+    truncated: bool,
+    exact_only: bool,
 }
 
-impl Answer {
-    /// Makes an answer of its text, or of any bytes that the caller can read again.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::EmptyAnswer`] if it holds nothing but blanks.
-    pub fn new(response: impl Into<Bytes>) -> Result<Self> {
-        let response = response.into();
-        if is_blank(&response) {
-            return Err(Error::EmptyAnswer);
-        }
-        Ok(Self { response, tokens_used: None })
+impl CacheControl {
+    /// Makes the default: read and store as the policy says.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// Sets the number of tokens that the answer cost.
-    #[must_use]
-    pub fn with_tokens_used(mut self, tokens_used: u64) -> Self {
-        self.tokens_used = Some(tokens_used);
+    /// Asks for a new answer: nothing is read, and the answer is stored.
+    pub fn no_cache(mut self) -> Self {
+        self.no_cache = true;
         self
     }
 
-    /// Returns the answer.
+    /// Keeps the answer out of the cache; an answer that is there may be served.
+    pub fn no_store(mut self) -> Self {
+        self.no_store = true;
+        self
+    }
+
+    /// Accepts only the answer to the very same request, and embeds nothing.
+    pub fn exact_only(mut self) -> Self {
+        self.exact_only = true;
+        self
+    }
+
+    /// Accepts only answers that were stored no longer ago, by the server's clock, to the second.
+    pub fn max_age(mut self, max_age: Duration) -> Self {
+        self.max_age = Some(max_age);
+        self
+    }
+
+    /// Sets how long the answer lives, in the place of the policy's time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TtlOutOfRange`] if it is under a millisecond or over a hundred years.
+    pub fn ttl(mut self, ttl: Duration) -> Result<Self> {
+        ttl_millis(ttl)?;
+        self.ttl = Some(ttl);
+        Ok(self)
+    }
+
+    /// Asks for prompts that are at least this similar, where the policy would be content with less.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThresholdOutOfRange`] if it is not from 0 to 1.
+    pub fn threshold(mut self, threshold: f64) -> Result<Self> {
+        let similarity = crate::policy::threshold(threshold)?;
+        self.threshold = Some(similarity.as_f64().to_bits());
+        Ok(self)
+    }
+
+    /// Stores the answer also if it was cut off by a limit; see [`Finish::Truncated`](crate::Finish::Truncated).
+    pub fn store_truncated(mut self) -> Self {
+        self.truncated = true;
+        self
+    }
+
+    /// Tells whether nothing is read.
     #[must_use]
-    pub fn response(&self) -> &Bytes {
-        &self.response
+    pub fn is_no_cache(&self) -> bool {
+        self.no_cache
     }
 
-    /// Returns the number of tokens that the answer cost, if known.
+    /// Tells whether nothing is stored.
     #[must_use]
-    pub fn tokens_used(&self) -> Option<u64> {
-        self.tokens_used
+    pub fn is_no_store(&self) -> bool {
+        self.no_store
     }
-}
 
-impl fmt::Debug for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer")
-            .field("bytes", &self.response.len())
-            .field("tokens_used", &self.tokens_used)
-            .finish_non_exhaustive()
+    /// Tells whether only the answer to the very same request is accepted.
+    #[must_use]
+    pub fn is_exact_only(&self) -> bool {
+        self.exact_only
     }
-}
 
-fn is_blank(bytes: &[u8]) -> bool {
-    str::from_utf8(bytes).is_ok_and(|text| text.trim().is_empty())
-}
-
-type Digest = [u8; 32];
-
-/// The digest of a list of parts; each part goes in with its length, so that different lists never look the same.
-fn digest<const N: usize>(domain: &[u8], parts: [&[u8]; N]) -> Digest {
-    let mut hasher = Sha256::new();
-    for part in [domain].iter().chain(&parts) {
-        hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part);
+    /// Returns the greatest age that is accepted.
+    #[must_use]
+    pub fn accepted_age(&self) -> Option<Duration> {
+        self.max_age
     }
-    hasher.finalize().into()
+
+    /// Returns how long the answer is to live, if set.
+    #[must_use]
+    pub fn wanted_ttl(&self) -> Option<Duration> {
+        self.ttl
+    }
+
+    /// Returns the least similarity that is accepted, if set.
+    #[must_use]
+    pub fn least_similarity(&self) -> Option<Similarity> {
+        self.threshold.and_then(|bits| Similarity::checked(f64::from_bits(bits)))
+    }
+
+    /// Tells whether a truncated answer is stored.
+    #[must_use]
+    pub fn stores_truncated(&self) -> bool {
+        self.truncated
+    }
 }
 
 /// Among which entries an answer is looked for.
 ///
 /// The exact tier compares the first part only: the answer to the very same request holds whoever embedded its prompt.
 /// The semantic tier compares both.
+/// In an entry the epoch under which it was written stands behind.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(crate) struct Scope {
     request: Hex,
@@ -285,15 +420,17 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// Tells whether `stored` is this scope.
-    pub(crate) fn is(&self, stored: &[u8]) -> bool {
-        self.is_of_request(stored) && stored.ends_with(&self.embedding.0)
+    /// Tells whether `stored` is this scope in `epoch`.
+    pub(crate) fn is(&self, stored: &[u8], epoch: &[u8]) -> bool {
+        self.is_of_request(stored, epoch)
+            && stored.get(64..128).is_some_and(|embedding| embedding == self.embedding.0)
     }
 
-    /// Tells whether `stored` is this scope, under whatever embedding model.
-    pub(crate) fn is_of_request(&self, stored: &[u8]) -> bool {
-        stored.len() == self.request.0.len() + self.embedding.0.len()
+    /// Tells whether `stored` is this scope in `epoch`, under whatever embedding model.
+    pub(crate) fn is_of_request(&self, stored: &[u8], epoch: &[u8]) -> bool {
+        !epoch.is_empty()
             && stored.starts_with(&self.request.0)
+            && stored.get(128..).is_some_and(|rest| rest == epoch)
     }
 }
 
@@ -304,29 +441,10 @@ impl fmt::Display for Scope {
     }
 }
 
-/// 64 hexadecimal digits, without an allocation.
-#[derive(Clone, Copy, Eq, PartialEq)]
-pub(crate) struct Hex([u8; 64]);
-
-impl Hex {
-    pub(crate) fn as_str(&self) -> &str {
-        str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-fn hex(digest: &Digest) -> Hex {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or(b'0');
-    let mut text = [b'0'; 64];
-    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(digest) {
-        *pair = [digit(byte >> 4), digit(byte & 15)];
-    }
-    Hex(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Answer;
     use proptest::prelude::*;
 
     fn request(tenant: &str, model: &str, prompt: &str) -> Request {
@@ -339,7 +457,7 @@ mod tests {
         let id = request("acme", "gpt-4", "Hello").id();
         assert_eq!(
             id.to_string(),
-            "3149a531f48769c02929bf7e498ccdc6bded192bf600683579674eb3407cef66"
+            "3747ef0ee8691fe762b58f3053c5c3b5c01b03039ba1a284c3a12701cd818588"
         );
         assert_eq!(id.to_string().parse::<EntryId>().unwrap(), id);
     }
@@ -349,14 +467,24 @@ mod tests {
         let shared = Tenant::shared;
         for blank in ["", " ", "\n\t ", "\u{3000}"] {
             assert!(matches!(Tenant::new(blank), Err(Error::EmptyTenant)));
-            assert!(matches!(Request::new(shared(), "m", blank), Err(Error::EmptyPrompt)));
+            assert!(matches!(Category::new(blank), Err(Error::EmptyCategory)));
             assert!(matches!(Request::new(shared(), blank, "p"), Err(Error::EmptyModel)));
             assert!(matches!(Answer::new(blank), Err(Error::EmptyAnswer)));
+            assert!(Request::new(shared(), "m", blank).is_ok());
         }
         assert!(Answer::new(&b"\xff"[..]).is_ok());
         for text in ["", "0", &"g".repeat(64), &"A".repeat(64), &"é".repeat(32)] {
             assert!(matches!(text.parse::<EntryId>(), Err(Error::InvalidId)));
         }
+    }
+
+    #[test]
+    fn what_the_caller_wants_of_the_cache_is_no_part_of_the_question() {
+        let plain = request("acme", "gpt-4", "Hello");
+        let control = CacheControl::new().no_cache().max_age(Duration::ZERO).store_truncated();
+        let controlled = plain.clone().with_control(control.no_store());
+        assert_eq!(plain.id(), controlled.id());
+        assert_eq!(plain.scope("e"), controlled.scope("e"));
     }
 
     #[test]

@@ -3,11 +3,14 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use inferkit_core::keys::{Namespace, acl, markdown};
 use inferkit_core::{Cmd, DriverExt as _};
 use inferkit_localredis::{Flavor, Server};
-use inferkit_semcache::{KEYS, Request, SemanticCache, Tenant};
+use inferkit_semcache::{
+    Algorithm, Feedback, Hnsw, KEYS, Request, Selection, SemanticCache, Tenant, TransferExt as _,
+};
 use support::{answer, request, text};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,12 +24,18 @@ async fn every_key_is_in_the_table_and_expires() {
         cache.store(&request, &answer("again"), None).await.unwrap();
     }
     let keys: Vec<String> = driver.query(Cmd::new("KEYS").arg("*")).await.unwrap();
-    assert_eq!(keys.len(), 3);
-    assert_eq!(KEYS.len(), 1);
+    assert_eq!(keys.len(), 5);
     for key in keys {
         let parts: Vec<&str> = key.split(':').collect();
         let [_, family, tenant, id] = parts[..] else { panic!("{key}") };
         assert_eq!(family, KEYS[0].family);
+        if id == "epoch" {
+            let kind = text(&driver, Cmd::new("TYPE").key(&key)).await;
+            assert_eq!((kind.as_str(), KEYS[1].kind), ("string", "string"));
+            let left: i64 = driver.query(Cmd::new("PTTL").key(&key)).await.unwrap();
+            assert!(0 < left, "{left}");
+            continue;
+        }
         for digest in [tenant, id] {
             assert!(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()));
         }
@@ -38,7 +47,17 @@ async fn every_key_is_in_the_table_and_expires() {
         assert!((ttl - 60_000..=ttl).contains(&left), "{left}");
         let mut fields: Vec<String> = driver.query(Cmd::new("HKEYS").key(&key)).await.unwrap();
         fields.sort();
-        let expected = ["embedding", "model", "prompt", "response", "scope", "timestamp", "v"];
+        let expected = [
+            "embedding",
+            "labels",
+            "model",
+            "prompt",
+            "response",
+            "scope",
+            "timestamp",
+            "ttl",
+            "v",
+        ];
         assert_eq!(fields, expected, "and no tokens_used, which the second answer did not have");
     }
 }
@@ -58,7 +77,17 @@ async fn a_user_with_the_table_s_permissions_can_do_everything() {
     for asked in ["1@0", "1@1"] {
         assert!(cache.lookup(&request(asked)).await.unwrap().hit().is_some());
     }
+    let hit = cache.lookup(&request("1@1")).await.unwrap().into_hit().unwrap();
+    cache.report(&request("1@1"), &hit, Feedback::Wrong).await.unwrap();
+    let mut file = Vec::new();
+    assert_eq!(cache.export(&mut file, |_| {}).await.unwrap(), 1);
+    assert_eq!(cache.import(&file[..], |_| {}).await.unwrap(), 1);
     assert!(cache.remove(request("1@0").tenant(), &request("1@0").id()).await.unwrap());
+    cache.store(&request("1@0"), &answer("yes"), None).await.unwrap();
+    assert_eq!(cache.invalidate(&Selection::of_all_tenants()).await.unwrap(), 1);
+    cache.flush(request("1@0").tenant()).await.unwrap();
+    let graph = Algorithm::Hnsw(Hnsw::default());
+    cache.move_index(graph, Duration::from_secs(20), |_| {}).await.unwrap();
     assert!(cache.index().drop_index().await.unwrap());
 }
 
@@ -69,11 +98,15 @@ fn the_key_table_of_the_readme_is_the_crate_s() {
 
 #[test]
 fn every_script_says_what_it_takes_and_returns() {
-    let script = include_str!("../src/scripts/store.lua");
-    let mut lines = script.lines();
-    assert_eq!(lines.next(), Some("#!lua"), "without it a full server would run the script");
-    let header: Vec<&str> = lines.take_while(|line| line.starts_with("--")).collect();
-    for word in ["KEYS[1]", "ARGV[1]", "milliseconds", "Reply"] {
-        assert!(header.iter().any(|line| line.contains(word)), "the header lacks {word}");
+    for (script, first) in [
+        (include_str!("../src/scripts/report.lua"), "#!lua"),
+        (include_str!("../src/scripts/store.lua"), "#!lua"),
+    ] {
+        let mut lines = script.lines();
+        assert_eq!(lines.next(), Some(first), "without it a full server would run the script");
+        let header: Vec<&str> = lines.take_while(|line| line.starts_with("--")).collect();
+        for word in ["KEYS[1]", "ARGV[1]", "Reply"] {
+            assert!(header.iter().any(|line| line.contains(word)), "the header lacks {word}");
+        }
     }
 }

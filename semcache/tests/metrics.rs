@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use inferkit_localredis::Flavor;
-use inferkit_semcache::{Error, SemanticCache as _, SemanticCacheExt as _};
+use inferkit_semcache::{Error, SemanticCache as _};
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
     SharedString, Unit,
@@ -77,7 +77,7 @@ async fn hits_misses_stores_and_what_they_save_are_counted() {
     let cache = support::on_pool(Flavor::Redis).await;
     let first = request("1@0 what lies north?");
     let miss = cache.lookup(&first).await.unwrap().into_hit().unwrap_err();
-    cache.fill(&first, &answer("north").with_tokens_used(40), miss).await.unwrap();
+    cache.store(&first, &answer("north").with_tokens_used(40), Some(miss)).await.unwrap();
     assert_eq!(cache.lookup(&first).await.unwrap().outcome(), "exact");
     assert_eq!(
         cache.lookup(&request("1@2 what is in the north?")).await.unwrap().outcome(),
@@ -92,6 +92,6 @@ async fn hits_misses_stores_and_what_they_save_are_counted() {
     }
     assert_eq!(sums.get("stores_total outcome=stored"), Some(1.0));
     assert_eq!(sums.get("tokens_saved_total"), Some(80.0));
-    let similarity = sums.get("hit_similarity").unwrap();
+    let similarity = sums.get("similarity outcome=semantic").unwrap();
     assert!(0.9 < similarity && similarity < 1.0, "{similarity}");
 }

@@ -8,8 +8,9 @@ use crate::{Effort, Line, Result};
 
 mod chatsession;
 mod core;
-mod embcache;
-mod semcache;
+pub(crate) mod embcache;
+mod modelserve;
+pub(crate) mod semcache;
 mod vectorsearch;
 
 type Measure = fn(Effort) -> Pin<Box<dyn Future<Output = Result<Vec<Line>>>>>;
@@ -34,6 +35,7 @@ pub const AREAS: &[Area] = &[
     Area { name: "chatsession", measure: |effort| Box::pin(chatsession::measure(effort)) },
     Area { name: "core", measure: |effort| Box::pin(core::measure(effort)) },
     Area { name: "embcache", measure: |effort| Box::pin(embcache::measure(effort)) },
+    Area { name: "modelserve", measure: |effort| Box::pin(modelserve::measure(effort)) },
     Area { name: "semcache", measure: |effort| Box::pin(semcache::measure(effort)) },
     Area { name: "vectorsearch", measure: |effort| Box::pin(vectorsearch::measure(effort)) },
 ];

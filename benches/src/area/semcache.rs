@@ -1,15 +1,17 @@
 use std::time::Instant;
 
+use inferkit::core::{Cmd, DriverExt as _};
 use inferkit::semcache::{Lookup, SemanticCache as _};
-use inferkit::vectorsearch::{Filter, Knn, Vector};
+use inferkit::vectorsearch::Vector;
 use redis::aio::MultiplexedConnection;
 
 use crate::{
-    DIMENSIONS, Effort, Fixture, Line, Promise, Result, median_micros, raw_connection, unit_vectors,
+    DIMENSIONS, Effort, Fixture, Line, Promise, Result, clustered_vectors, median_micros,
+    raw_connection,
 };
 
 const ENTRIES: usize = 2000;
-/// What a lookup reads of an entry.
+/// What a lookup needs of an entry to serve its answer.
 const FIELDS: [&str; 5] = ["v", "scope", "response", "timestamp", "tokens_used"];
 
 /// What a lookup takes, one caller at a time, beside the bare commands that bring the same answer.
@@ -23,7 +25,7 @@ pub(super) async fn measure(effort: Effort) -> Result<Vec<Line>> {
             async || bare_exact(&fixture, &raw, 4000 / effort.divisor).await,
         )
         .await?;
-    let searches = searches(&fixture)?;
+    let searches = searches(&fixture).await?;
     let semantic = Promise::at_most("semcache", "semantic_hit", 1.15, "us")
         .measure(
             effort,
@@ -63,7 +65,8 @@ async fn bare_exact(fixture: &Fixture, raw: &MultiplexedConnection, calls: usize
     Ok(median_micros(times))
 }
 
-async fn semantic(fixture: &Fixture, calls: usize) -> Result<f64> {
+/// The median time of a semantic hit, in microseconds.
+pub(crate) async fn semantic(fixture: &Fixture, calls: usize) -> Result<f64> {
     let mut times = Vec::with_capacity(calls);
     for request in fixture.similar.iter().cycle().take(calls) {
         let start = Instant::now();
@@ -110,14 +113,16 @@ fn keys(fixture: &Fixture, of: fn(&Fixture) -> &Vec<inferkit::semcache::Request>
 }
 
 /// The search commands that the lookups send, word for word.
-fn searches(fixture: &Fixture) -> Result<Vec<Vec<Vec<u8>>>> {
+async fn searches(fixture: &Fixture) -> Result<Vec<Vec<Vec<u8>>>> {
     let mut searches = Vec::new();
-    for (request, vector) in fixture.similar.iter().zip(unit_vectors(ENTRIES, DIMENSIONS)) {
-        let filter = Filter::tag("scope", fixture.cache.scope(request))?;
-        let knn = Knn::new("embedding", Vector::new(vector)?, 4, filter)?
-            .returning(FIELDS)?
-            .returning(["prompt"])?;
-        let cmd = knn.to_cmd(fixture.cache.index().schema())?;
+    for (request, vector) in fixture.similar.iter().zip(clustered_vectors(ENTRIES, DIMENSIONS)) {
+        let epoch = Cmd::new("GET").key(fixture.cache.epoch_key(request.tenant()));
+        let epoch: String = fixture.driver.query(epoch).await?;
+        let knn = fixture.cache.query(request, &epoch, Vector::new(vector)?)?;
+        // By the name of the alias, as the index does it.
+        let index = fixture.cache.index();
+        let schema = index.schema().with_index(index.alias().unwrap_or_default())?;
+        let cmd = knn.to_cmd(&schema)?;
         searches.push(cmd.iter().map(<[u8]>::to_vec).collect());
     }
     Ok(searches)

@@ -12,8 +12,12 @@ use inferkit_semcache::conformance::{Compass, policy};
 use inferkit_semcache::{Algorithm, Answer, Config, Hnsw, RedisSemanticCache, Request, Tenant};
 
 pub(crate) async fn pool(url: &str) -> DynDriver {
+    pool_of(url).await.into_driver()
+}
+
+pub(crate) async fn pool_of(url: &str) -> Pool {
     let config = PoolConfig::single(url).unwrap().with_timeout(Duration::from_secs(10));
-    Pool::connect_with(config).await.unwrap().into_driver()
+    Pool::connect_with(config).await.unwrap()
 }
 
 pub(crate) async fn fred(url: &str) -> DynDriver {
@@ -27,6 +31,13 @@ pub(crate) async fn fred(url: &str) -> DynDriver {
 
 pub(crate) fn config() -> Config {
     Config::new().with_namespace(Namespace::new(&unique_prefix()).unwrap()).with_policy(policy())
+}
+
+/// A cache whose index may be there already.
+pub(crate) async fn cache(driver: DynDriver, config: Config) -> RedisSemanticCache {
+    let cache = RedisSemanticCache::new(driver, Arc::new(Compass::default()), config).unwrap();
+    cache.ensure_index().await.unwrap();
+    cache
 }
 
 pub(crate) async fn over(driver: DynDriver, config: Config) -> RedisSemanticCache {
@@ -55,7 +66,11 @@ pub(crate) async fn with_driver() -> (RedisSemanticCache, DynDriver) {
 }
 
 pub(crate) fn request(prompt: &str) -> Request {
-    Request::new(Tenant::new("acme").unwrap(), "gpt-4", prompt).unwrap()
+    of("acme", prompt)
+}
+
+pub(crate) fn of(tenant: &str, prompt: &str) -> Request {
+    Request::new(Tenant::new(tenant).unwrap(), "gpt-4", prompt).unwrap()
 }
 
 pub(crate) fn answer(text: &str) -> Answer {

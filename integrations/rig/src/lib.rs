@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+
+mod document;
+mod embedder;
+mod error;
+mod filter;
+mod store;
+
+pub use embedder::{RigEmbedder, model};
+pub use error::Error;
+pub use filter::translate;
+pub use inferkit_embcache;
+pub use inferkit_vectorsearch;
+pub use store::RigVectorStore;
