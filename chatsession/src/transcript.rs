@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::branch::{Walk, walk};
 use crate::{Entry, Error, FORMAT_VERSION, Result, Session};
 
 /// A session with its messages, as it is exported and archived.
@@ -61,6 +62,24 @@ impl Transcript {
         let head: Head<Session> = serde_json::from_str(first).map_err(|_| DAMAGED)?;
         let entries = lines.map(|line| serde_json::from_str(line).map_err(|_| DAMAGED));
         Ok(Self { session: head.session, entries: entries.collect::<Result<_>>()? })
+    }
+
+    /// Returns the messages of the active branch, as far as they are in the transcript.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if a message in the midst of it is missing.
+    pub fn branch(&self) -> Result<Vec<Entry>> {
+        let mut session = self.session.clone();
+        session.summary = None;
+        // Messages that were trimmed may be in an archive.
+        let has = |id| self.entries.iter().any(|entry| entry.id == id);
+        session.base = session.base.filter(|base| !has(base.upto));
+        let newest: Vec<Entry> = self.entries.iter().rev().cloned().collect();
+        match walk(&session, &newest, true, u64::MAX)? {
+            Walk::Found(branch) => Ok(branch.take(session, newest).entries),
+            Walk::More | Walk::Stale => Err(Error::Corrupt { what: "a branch" }),
+        }
     }
 
     /// Adds the messages of an earlier transcript of the same session that are not in this one, such as trimmed ones.

@@ -211,6 +211,30 @@ async fn a_user_is_erased_from_the_archive_too() {
     assert!(matches!(home.store.inspect(&t).await.unwrap(), Found::Gone));
 }
 
+#[tokio::test]
+async fn a_transcript_knows_the_active_branch() {
+    let home = home();
+    let s = create(&*home.store, "s").await;
+    for text in ["a", "b", "c"] {
+        say(&*home.store, &s, text).await;
+    }
+    assert!(is(home.after(HOUR).await, 1, 0));
+    let entries = home.store.read(&s, Range::All).await.unwrap().unwrap();
+    let [a, b, ..] = &entries[..] else { panic!("messages are missing") };
+    assert!(home.store.commit_summary(&s, 0, &Summary::new("a", 1, a.id, 1)).await.unwrap());
+    assert_eq!(home.store.trim(&s).await.unwrap(), 1);
+    let _ = home.store.replace(&s, b.id, Message::user("B")).await.unwrap();
+    let branch = |transcript: &Transcript| {
+        let branch = transcript.branch().unwrap().into_iter();
+        branch.map(|entry| entry.message.content.to_text()).collect::<Vec<_>>()
+    };
+    assert_eq!(branch(&home.store.export(&s).await.unwrap().unwrap()), ["B"]);
+    assert!(is(home.after(HOUR).await, 1, 0));
+    let archived = home.archive.load(&s).await.unwrap().unwrap();
+    assert_eq!(texts(&archived), ["a", "b", "c", "B"]);
+    assert_eq!(branch(&archived), ["a", "B"], "also what was trimmed");
+}
+
 /// An archive that erases the session, or adds to it, while it is being archived; or fails.
 #[derive(Debug)]
 struct Meddler {

@@ -93,7 +93,7 @@ impl Chat {
             && let Some(transcript) = archive.load(&id).await?
         {
             let messages: Vec<Message> =
-                transcript.entries.into_iter().map(|entry| entry.message).collect();
+                transcript.branch()?.into_iter().map(|entry| entry.message).collect();
             for page in messages.chunks(MAX_MESSAGES) {
                 let _ = store.append(&id, &Append::new(page.iter().cloned())).await?;
             }
