@@ -145,8 +145,9 @@ impl Answer {
         response: Bytes,
         tokens_used: Option<u64>,
         completion_tokens: Option<u64>,
+        finish: Finish,
     ) -> Self {
-        let (tags, finish) = (Vec::new(), Finish::Complete);
+        let tags = Vec::new();
         Self { response, tokens_used, completion_tokens, tags, finish }
     }
 

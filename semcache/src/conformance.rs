@@ -592,7 +592,16 @@ pub async fn what_is_not_worth_keeping_is_skipped(cache: &dyn SemanticCache) {
     }
     let asked = control(CacheControl::new().store_truncated());
     cache.store(&asked, &cut, None).await.unwrap();
-    assert_eq!(exact(cache, &request).await.text(), Some("cut"));
+    let hit = exact(cache, &request).await;
+    assert_eq!((hit.text(), hit.finish), (Some("cut"), Finish::Truncated));
+    assert_eq!(hit.answer().finish(), Finish::Truncated, "whoever replays it says so");
+    let mut file = Vec::new();
+    cache.export(&mut file, |_| {}).await.unwrap();
+    assert!(cache.forget(&request).await.unwrap());
+    cache.import(&file[..], |_| {}).await.unwrap();
+    assert_eq!(exact(cache, &request).await.finish, Finish::Truncated);
+    store(cache, &request, "whole").await;
+    assert_eq!(exact(cache, &request).await.finish, Finish::Complete);
 }
 
 /// The time of the request is shorter than that of its model.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::encoding::decode;
 use crate::request::Scope;
-use crate::{Answer, EntryId, Error, Result};
+use crate::{Answer, EntryId, Error, Finish, Result};
 
 /// The version of the entries that this release writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -22,6 +22,10 @@ pub(crate) const TOKENS_USED: &str = "tokens_used";
 pub(crate) const COMPLETION_TOKENS: &str = "completion_tokens";
 /// How the response is packed, if it is.
 pub(crate) const ENCODING: &str = "encoding";
+/// How the model ended, if it did not say all that it wanted to.
+pub(crate) const FINISH: &str = "finish";
+/// The only such end that is stored.
+pub(crate) const TRUNCATED: &str = "truncated";
 /// What the entry can be selected by.
 pub(crate) const LABELS: &str = "labels";
 /// How long the entry lives, in milliseconds.
@@ -30,8 +34,8 @@ pub(crate) const TTL: &str = "ttl";
 pub(crate) const WRONG_FOR: &str = "wrong_for";
 
 /// What a lookup reads of an entry.
-pub(crate) const ANSWER_FIELDS: [&str; 7] =
-    [VERSION, SCOPE, RESPONSE, TIMESTAMP, TOKENS_USED, COMPLETION_TOKENS, ENCODING];
+pub(crate) const ANSWER_FIELDS: [&str; 8] =
+    [VERSION, SCOPE, RESPONSE, TIMESTAMP, TOKENS_USED, COMPLETION_TOKENS, ENCODING, FINISH];
 
 /// What parts the labels of an entry: the separator of the index.
 pub(crate) const LABEL_SEPARATOR: &str = "\u{1f}";
@@ -65,6 +69,7 @@ pub(crate) struct Stored {
     pub(crate) tokens_used: Option<Bytes>,
     pub(crate) completion_tokens: Option<Bytes>,
     pub(crate) encoding: Option<Bytes>,
+    pub(crate) finish: Option<Bytes>,
 }
 
 impl Stored {
@@ -78,6 +83,7 @@ impl Stored {
             tokens_used: next(),
             completion_tokens: next(),
             encoding: next(),
+            finish: next(),
         }
     }
 
@@ -118,9 +124,19 @@ impl Stored {
         if wanted.since.is_some_and(|since| stored_at < since) {
             return Ok(None);
         }
+        let Some(finish) = finish(self.finish.as_ref()) else { return Ok(None) };
         let Some(response) = decode(response, self.encoding.as_deref())? else { return Ok(None) };
         let Ok(answer) = Answer::new(response) else { return Ok(None) };
-        Ok(Some((answer.with_counts(tokens_used, completion), stored_at)))
+        let answer = answer.with_counts(tokens_used, completion).with_finish(finish);
+        Ok(Some((answer, stored_at)))
+    }
+}
+
+/// How the model ended, by a field [`FINISH`]; none if nobody writes such a one.
+pub(crate) fn finish(field: Option<&Bytes>) -> Option<Finish> {
+    match field {
+        None => Some(Finish::Complete),
+        Some(finish) => (finish == TRUNCATED).then_some(Finish::Truncated),
     }
 }
 
@@ -169,6 +185,7 @@ mod tests {
             tokens_used: Some("250".into()),
             completion_tokens: Some("50".into()),
             encoding: None,
+            finish: None,
         }
     }
 
@@ -178,7 +195,7 @@ mod tests {
         let (answer, stored_at) = stored().check(wanted(&scope, Tier::Semantic)).unwrap().unwrap();
         assert_eq!(answer, Answer::new("yes").unwrap().with_usage(200, 50));
         assert_eq!(stored_at, Duration::from_secs(1_706_140_800));
-        let broken: [fn(&mut Stored); 14] = [
+        let broken: [fn(&mut Stored); 15] = [
             |entry| entry.version = None,
             |entry| entry.version = Some("one".into()),
             |entry| entry.version = Some("0".into()),
@@ -193,6 +210,7 @@ mod tests {
             |entry| entry.timestamp = Some("noon".into()),
             |entry| entry.tokens_used = Some("-1".into()),
             |entry| entry.completion_tokens = Some("few".into()),
+            |entry| entry.finish = Some("failed".into()),
         ];
         for break_it in broken {
             for tier in [Tier::Exact, Tier::Semantic] {
@@ -243,7 +261,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_fields_panic(fields in prop::array::uniform7(prop::option::of(
+        fn no_fields_panic(fields in prop::array::uniform8(prop::option::of(
             prop::collection::vec(any::<u8>(), 0..12),
         ))) {
             let mut fields = fields.into_iter();

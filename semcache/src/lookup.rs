@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use inferkit_vectorsearch::{Similarity, Vector};
 
-use crate::{Answer, EntryId, Request};
+use crate::{Answer, EntryId, Finish, Request};
 
 /// What a lookup found.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +88,8 @@ pub struct Hit {
     pub tokens_used: Option<u64>,
     /// How many of them are the answer's own, if known.
     pub completion_tokens: Option<u64>,
+    /// How the model ended: [`Finish::Truncated`] if the answer was stored although a limit had cut it off.
+    pub finish: Finish,
     /// When it was stored, since the Unix epoch, to the second, by the server's clock.
     pub stored_at: Duration,
 }
@@ -111,6 +113,7 @@ impl Hit {
             model: model.into(),
             tokens_used: answer.tokens_used(),
             completion_tokens: answer.completion_tokens(),
+            finish: answer.finish(),
             stored_at,
         }
     }
@@ -124,7 +127,7 @@ impl Hit {
     /// Returns the answer as it was stored; its tags are not known.
     #[must_use]
     pub fn answer(&self) -> Answer {
-        Answer::of_hit(self.response.clone(), self.tokens_used, self.completion_tokens)
+        Answer::of_hit(self.response.clone(), self.tokens_used, self.completion_tokens, self.finish)
     }
 }
 

@@ -9,7 +9,9 @@ use inferkit_vectorsearch::{Similarity, Vector};
 use serde::{Deserialize, Serialize};
 
 use crate::selection::labels;
-use crate::{Answer, EntryId, Error, Hit, Request, Result, Selection, SemanticCache, Tenant};
+use crate::{
+    Answer, EntryId, Error, Finish, Hit, Request, Result, Selection, SemanticCache, Tenant,
+};
 
 /// How many entries an import stores at a time.
 const IMPORT_CHUNK: usize = 128;
@@ -55,6 +57,9 @@ pub struct Record {
     tokens_used: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     completion_tokens: Option<u64>,
+    /// Whether a limit cut the response off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
     /// In seconds since the Unix epoch.
     stored_at: u64,
     /// How long the entry has left.
@@ -105,6 +110,7 @@ impl Record {
             response_hex: bytes,
             tokens_used: answer.tokens_used(),
             completion_tokens: answer.completion_tokens(),
+            truncated: answer.finish() == Finish::Truncated,
             stored_at: fields.stored_at.as_secs(),
             ttl_millis: u64::try_from(fields.ttl.as_millis()).unwrap_or(u64::MAX),
             embedding: vector.map(|vector| vector.as_slice().to_vec()),
@@ -205,7 +211,8 @@ impl Record {
             (None, Some(hex)) => from_hex(hex).ok_or(Error::EmptyAnswer)?.into(),
             (None, None) => return Err(Error::EmptyAnswer),
         };
-        Ok(Answer::new(response)?.with_counts(self.tokens_used, self.completion_tokens))
+        let answer = Answer::new(response)?.with_counts(self.tokens_used, self.completion_tokens);
+        Ok(if self.truncated { answer.with_finish(Finish::Truncated) } else { answer })
     }
 
     /// Returns the vector of the prompt, if the entry has one.

@@ -85,17 +85,20 @@ async fn many_tasks_share_one_generation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_question_is_not_waited_for() {
     let coalescer = over(&memory());
-    let gate = Arc::new(Notify::new());
+    let [began, gate] = [(); 2].map(|()| Arc::new(Notify::new()));
     let waiting = {
-        let (coalescer, gate) = (coalescer.clone(), Arc::clone(&gate));
+        let (coalescer, began, gate) = (coalescer.clone(), Arc::clone(&began), Arc::clone(&gate));
         tokio::spawn(async move {
             let generate = || async move {
+                began.notify_one();
                 gate.notified().await;
                 Ok::<_, IoError>(answer("slow"))
             };
             coalescer.get_or_generate(&request("1@0"), generate).await.unwrap()
         })
     };
+    // It has looked up by now, and found nothing.
+    began.notified().await;
     // Another prompt, however similar, another tenant, and another wish are other questions.
     let stranger = support::of("other", "1@0");
     let anew = request("1@0").with_control(CacheControl::new().no_cache());

@@ -98,6 +98,7 @@ impl RedisSemanticCache {
         let Some(response) = crate::encoding::decode(response, stored.encoding.as_deref())? else {
             return Ok(None);
         };
+        let Some(finish) = crate::entry::finish(stored.finish.as_ref()) else { return Ok(None) };
         let Ok(answer) = Answer::new(response) else { return Ok(None) };
         let counts = [stored.tokens_used, stored.completion_tokens];
         let [tokens_used, completion] = counts.map(|count| number(count.as_ref()));
@@ -109,7 +110,7 @@ impl RedisSemanticCache {
             stored_at: Duration::from_secs(stored_at),
             ttl,
         };
-        let answer = answer.with_counts(tokens_used, completion);
+        let answer = answer.with_counts(tokens_used, completion).with_finish(finish);
         let record = Record::of_fields(tenant, id, fields, &answer, vector.as_ref());
         Ok(record.check(self.embedder.dimensions()).is_ok().then_some(record))
     }
@@ -138,6 +139,7 @@ impl RedisSemanticCache {
                 response: answer.response(),
                 tokens_used: answer.tokens_used(),
                 completion_tokens: answer.completion_tokens(),
+                finish: answer.finish(),
                 vector: vector.as_ref(),
             }
         });

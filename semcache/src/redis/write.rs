@@ -9,14 +9,14 @@ use super::RedisSemanticCache;
 use crate::digest::unique;
 use crate::embedding::{SAME, vector_of, vectors_of};
 use crate::entry::{
-    COMPLETION_TOKENS, EMBEDDING, ENCODING, FORMAT_VERSION, LABEL_SEPARATOR, LABELS, MODEL, PROMPT,
-    RESPONSE, TOKENS_USED, VERSION,
+    COMPLETION_TOKENS, EMBEDDING, ENCODING, FINISH, FORMAT_VERSION, LABEL_SEPARATOR, LABELS, MODEL,
+    PROMPT, RESPONSE, TOKENS_USED, TRUNCATED, VERSION,
 };
 use crate::policy::ttl_millis;
 use crate::selection::labels;
 use crate::{
-    Answer, EntryId, Feedback, Hit, Miss, Request, Result, SemanticCacheExt as _, Skip, Stored,
-    Tenant,
+    Answer, EntryId, Feedback, Finish, Hit, Miss, Request, Result, SemanticCacheExt as _, Skip,
+    Stored, Tenant,
 };
 
 static STORE: Script = Script::new(include_str!("../scripts/store.lua"));
@@ -42,6 +42,7 @@ pub(super) struct Draft<'d> {
     pub(super) response: &'d [u8],
     pub(super) tokens_used: Option<u64>,
     pub(super) completion_tokens: Option<u64>,
+    pub(super) finish: Finish,
     pub(super) vector: Option<&'d Vector>,
 }
 
@@ -106,6 +107,7 @@ impl RedisSemanticCache {
             response: answer.response(),
             tokens_used: answer.tokens_used(),
             completion_tokens: answer.completion_tokens(),
+            finish: answer.finish(),
             vector,
         })
     }
@@ -180,6 +182,9 @@ impl RedisSemanticCache {
         }
         if let Some(vector) = draft.vector {
             cmd = cmd.arg(EMBEDDING).arg(&*self.config.data_type.encode(vector)?);
+        }
+        if draft.finish == Finish::Truncated {
+            cmd = cmd.arg(FINISH).arg(TRUNCATED);
         }
         let counts =
             [(TOKENS_USED, draft.tokens_used), (COMPLETION_TOKENS, draft.completion_tokens)];
