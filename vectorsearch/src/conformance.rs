@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::{
     Bulk, Distance, Document, Error, Filter, Find, Hybrid, Knn, MAX_K, Order, Query, Range, Schema,
-    SearchResult, TenantIndex, Vector, VectorField, VectorIndex, VectorIndexExt as _,
+    SearchResult, TenantIndex, Text, Vector, VectorField, VectorIndex, VectorIndexExt as _,
 };
 
 /// The schema of the indexes that the suite is run on: searched with `field`, a vector of three dimensions named `v`.
@@ -22,7 +22,9 @@ pub fn schema(index: &str, prefix: &str, field: VectorField) -> crate::Result<Sc
     Schema::builder(index, prefix, field).tag("color").numeric("price").text("title").build()
 }
 
-/// Names a test per case; `$make` is an `async fn` that returns an empty index of
+/// Names a test per case, of all cases but
+/// [`the_most_relevant_come_first`](crate::conformance::the_most_relevant_come_first), which is for indexes that rank
+/// words and can be named after a colon; `$make` is an `async fn` that returns an empty index of
 /// [`schema`](crate::conformance::schema).
 #[macro_export]
 macro_rules! vector_index_conformance {
@@ -336,6 +338,30 @@ pub async fn words_and_vectors_fuse(index: &Arc<dyn VectorIndex>) {
     assert!(best.distance.is_some() && best.text_score.is_some());
     assert!(best.fields.get("title").is_some());
     assert!(fused.hits.is_sorted_by(|a, b| b.score <= a.score));
+}
+
+/// By relevance a document with both words comes first, then the one with the rare word, then those with the common one.
+pub async fn the_most_relevant_come_first(index: &Arc<dyn VectorIndex>) {
+    let titled =
+        |id: &str, title: &str| document(id, 0.0, "red", 1.0).with("title", title.to_owned());
+    let mut documents: Vec<Document> =
+        (0..12).map(|n| titled(&format!("a{n}"), "plain shoe")).collect();
+    documents.extend((0..8).map(|n| titled(&format!("b{n}"), "plain boot")));
+    documents.extend([titled("y", "crimson boot"), titled("z", "crimson shoe")]);
+    index.put_many(&documents).await.unwrap();
+    let words = Filter::text("title", Text::any("shoe crimson")).unwrap();
+    let scored = Find::new(words.clone()).scored();
+    let page = index.find(&scored.clone().page(0, 20).unwrap()).await.unwrap();
+    let found: Vec<String> =
+        page.records.iter().map(|record| index.id(&record.key).unwrap()).collect();
+    assert_eq!((page.total, &found[..2]), (14, &["z".to_owned(), "y".to_owned()][..]));
+    let scores: Vec<f64> = page.records.iter().map(|record| record.score.unwrap()).collect();
+    assert!(scores.is_sorted_by(|a, b| b <= a), "{scores:?}");
+    assert!(scores[1] < scores[0] && scores[2] < scores[1] && 0.0 < scores[13], "{scores:?}");
+    let second = index.find(&scored.page(1, 1).unwrap()).await.unwrap();
+    assert_eq!(index.id(&second.records[0].key).unwrap(), "y");
+    let unscored = index.find(&Find::new(words)).await.unwrap();
+    assert!(unscored.records.iter().all(|record| record.score.is_none()));
 }
 
 /// Expired documents are neither found nor read.

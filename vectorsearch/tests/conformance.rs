@@ -32,6 +32,7 @@ mod memory {
         MemoryVectorIndex::new(schema("idx", "docs:", flat()).unwrap())
     }
     vector_index_conformance!(make);
+    vector_index_conformance! { make: the_most_relevant_come_first }
 }
 
 mod redis_flat_resp2 {
@@ -40,6 +41,7 @@ mod redis_flat_resp2 {
         on(pool(Flavor::Redis, Protocol::Resp2).await, flat()).await
     }
     vector_index_conformance!(make);
+    vector_index_conformance! { make: the_most_relevant_come_first }
 }
 
 mod redis_hnsw_resp3 {
@@ -49,6 +51,7 @@ mod redis_hnsw_resp3 {
         on(pool(Flavor::Redis, Protocol::Resp3).await, field).await
     }
     vector_index_conformance!(make);
+    vector_index_conformance! { make: the_most_relevant_come_first }
 }
 
 mod fred {
@@ -62,6 +65,7 @@ mod fred {
         on(FredDriver::new(client).into_driver(), flat()).await
     }
     vector_index_conformance!(make);
+    vector_index_conformance! { make: the_most_relevant_come_first }
 }
 
 mod valkey {
@@ -70,4 +74,5 @@ mod valkey {
         on(pool(Flavor::Valkey, Protocol::Resp2).await, flat()).await
     }
     vector_index_conformance!(make);
+    vector_index_conformance! { make: the_most_relevant_come_first }
 }

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use inferkit_core::{Cmd, DriverExt as _, DynDriver, Pool, PoolConfig, Protocol};
+use async_trait::async_trait;
+use inferkit_core::{
+    Batch, Cmd, Driver, DriverExt as _, DynDriver, Error as CoreError, Pool, PoolConfig, Protocol,
+    Reply,
+};
 use inferkit_localredis::{Flavor, Server, unique_prefix};
 use inferkit_vectorsearch::{
     Bulk, Document, Error, Filter, Find, Hnsw, Knn, RedisVectorIndex, Schema, SchemaBuilder,
@@ -252,4 +256,56 @@ async fn a_server_without_search_says_so() {
     assert!(matches!(removal, Err(Error::SearchUnavailable { .. })));
     let many = index.search_many(&[(&knn(1)).into()]).await.unwrap().remove(0);
     assert!(matches!(many, Err(Error::SearchUnavailable { .. })));
+}
+
+/// A server with search, but without the commands of aliases.
+#[derive(Debug)]
+struct WithoutAliases(DynDriver);
+
+#[async_trait]
+impl Driver for WithoutAliases {
+    async fn call(&self, cmd: Cmd) -> inferkit_core::Result<Reply> {
+        if cmd.name().starts_with("FT.ALIAS") {
+            return Err(CoreError::server(format!("ERR unknown command '{}'", cmd.name())));
+        }
+        self.0.call(cmd).await
+    }
+
+    async fn pipeline(
+        &self,
+        batch: Batch,
+    ) -> inferkit_core::Result<Vec<inferkit_core::Result<Reply>>> {
+        self.0.pipeline(batch).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_without_aliases_is_named_and_its_index_works_by_name() {
+    let unique = unique_prefix();
+    let alias = format!("alias-{unique}");
+    let schema = flat(&format!("v1-{unique}"), &format!("{unique}:")).build().unwrap();
+    let next = schema.with_index(&format!("v2-{unique}")).unwrap();
+    let bare: DynDriver = Arc::new(WithoutAliases(driver().await));
+    let behind = RedisVectorIndex::behind_alias(Arc::clone(&bare), schema.clone(), &alias).unwrap();
+    for _ in 0..2 {
+        let error = behind.ensure_index().await.unwrap_err();
+        assert!(matches!(error, Error::EngineLacks { what: "aliases", .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(
+            text.starts_with("RediSearch ") && text.contains("RedisVectorIndex::new"),
+            "{text}"
+        );
+    }
+    let named = RedisVectorIndex::new(bare, schema.clone());
+    assert!(!named.ensure_index().await.unwrap());
+    named.put(&document(1)).await.unwrap();
+    assert_eq!(named.knn(&knn(1)).await.unwrap().hits.len(), 1);
+
+    // An alias that is there, but cannot be moved, stays where it is.
+    let whole = RedisVectorIndex::behind_alias(driver().await, schema.clone(), &alias).unwrap();
+    let add = Cmd::new("FT.ALIASADD").key(alias).arg(schema.index());
+    whole.driver().query::<()>(add).await.unwrap();
+    let error = behind.reindex(next, PATIENCE, |_| {}).await.unwrap_err();
+    assert!(matches!(error, Error::EngineLacks { what: "aliases", .. }), "{error:?}");
+    assert_eq!(whole.info().await.unwrap().name, schema.index());
 }

@@ -1,6 +1,8 @@
 //! How many of the true nearest neighbors are found, and what an index costs, beside what the specification claims.
 //!
-//! `cargo run --release -p inferkit-benches --bin recall [-- --quick]`
+//! `cargo run --release -p inferkit-benches --bin recall [-- --quick] [--rows 10000,100000] [--dim 1536] [--index flat]`
+//!
+//! `--rows`, `--dim` and `--index` choose from the specification's table, and measure nothing else.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it prints a report")]
 
 use std::collections::HashSet;
@@ -26,13 +28,81 @@ struct Measured {
     built: Duration,
 }
 
+/// What the command line asks for.
+struct Options {
+    quick: bool,
+    rows: Vec<usize>,
+    dimensions: usize,
+    /// The start of the names of the indexes in the specification's table.
+    index: String,
+    /// Whether only that table is measured.
+    table_only: bool,
+}
+
+impl Options {
+    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
+        let (mut quick, mut rows, mut dimensions, mut index) = (false, None, None, None);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+            match word.as_str() {
+                "--quick" => quick = true,
+                "--rows" => {
+                    let each = value()?;
+                    rows = Some(
+                        each.split(',')
+                            .map(|rows| number(rows, NEIGHBORS))
+                            .collect::<Result<_>>()?,
+                    );
+                }
+                "--dim" => dimensions = Some(number(&value()?, 1)?),
+                "--index" => match value()?.to_ascii_uppercase() {
+                    name if ["FLAT", "HNSW"].contains(&name.as_str()) => index = Some(name),
+                    other => {
+                        return Err(format!("there is no index `{other}`: flat or hnsw").into());
+                    }
+                },
+                other => {
+                    return Err(format!(
+                        "there is no option `{other}`: --quick, --rows, --dim or --index"
+                    )
+                    .into());
+                }
+            }
+        }
+        let table_only = rows.is_some() || dimensions.is_some() || index.is_some();
+        let usual = if quick { vec![1_000] } else { vec![10_000, 100_000] };
+        Ok(Self {
+            quick,
+            rows: rows.unwrap_or(usual),
+            dimensions: dimensions.unwrap_or(1536),
+            index: index.unwrap_or_default(),
+            table_only,
+        })
+    }
+}
+
+fn number(word: &str, least: usize) -> Result<usize> {
+    match word.parse() {
+        Ok(number) if least <= number => Ok(number),
+        _ => Err(format!("`{word}` is not a number of at least {least}").into()),
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
+    let options = Options::parse(std::env::args().skip(1))?;
     let server = tokio::task::spawn_blocking(|| Server::start(Flavor::Redis)).await??;
     let config = PoolConfig::single(server.url())?.with_timeout(Duration::from_secs(60));
     let driver = Pool::connect_with(config).await?.into_driver();
+    if !options.table_only {
+        clustered(&driver, options.quick).await?;
+        glove(&driver, options.quick).await?;
+    }
+    table(&driver, &options).await
+}
 
+/// The promises about recall.
+async fn clustered(driver: &DynDriver, quick: bool) -> Result<()> {
     let (count, asked) = if quick { (2_000, 50) } else { (50_000, 500) };
     println!(
         "recall@{NEIGHBORS} of {count} clustered vectors of 384 dimensions at our defaults, {asked} queries"
@@ -41,7 +111,7 @@ async fn main() -> Result<()> {
     let truth = truth(&all, count, "384 dimensions");
     let mut exact = None;
     for (name, field) in fields(384) {
-        let measured = measure(&driver, name, field, &all, count, &truth).await?;
+        let measured = measure(driver, name, field, &all, count, &truth).await?;
         print(name, &measured);
         let reference = *exact.get_or_insert(measured.recall);
         match name {
@@ -52,19 +122,23 @@ async fn main() -> Result<()> {
             _ => {}
         }
     }
-    glove(&driver, quick).await?;
+    Ok(())
+}
 
+/// The specification's table.
+async fn table(driver: &DynDriver, options: &Options) -> Result<()> {
+    let dimensions = options.dimensions;
     println!(
-        "\nthe specification's table, 1536 dimensions; it claims 0.5 ms, 2 ms and 60 MB for 10K, 1 ms, 20 ms and 600 MB for 100K"
+        "\nthe specification's table, {dimensions} dimensions; for 1536 it claims 0.5 ms, 2 ms and 60 MB for 10K, 1 ms, 20 ms and 600 MB for 100K"
     );
-    let sizes: &[usize] = if quick { &[1_000] } else { &[10_000, 100_000] };
-    for &count in sizes {
-        let all = clustered_vectors(count + 100, 1536);
-        let truth = self::truth(&all, count, "1536 dimensions");
-        for (name, field) in fields(1536).into_iter().filter(|(name, _)| name.ends_with("FLOAT32"))
-        {
+    for &count in &options.rows {
+        eprintln!("making {count} vectors of {dimensions} dimensions ...");
+        let all = clustered_vectors(count + 100, dimensions);
+        let truth = truth(&all, count, &format!("{dimensions} dimensions"));
+        let wanted = |name: &str| name.starts_with(&options.index) && name.ends_with("FLOAT32");
+        for (name, field) in fields(dimensions).into_iter().filter(|(name, _)| wanted(name)) {
             let label = format!("{count} {name}");
-            print(&label, &measure(&driver, &label, field, &all, count, &truth).await?);
+            print(&label, &measure(driver, &label, field, &all, count, &truth).await?);
         }
     }
     Ok(())
@@ -186,6 +260,7 @@ async fn measure(
         })
         .await?;
     let built = start.elapsed();
+    eprintln!("{name}: built in {:.0} s, searching ...", built.as_secs_f64());
     let after = used_memory(driver).await?;
     let (mut found, mut times) = (0, Vec::with_capacity(queries.len()));
     for (query, truth) in queries.iter().zip(truth) {

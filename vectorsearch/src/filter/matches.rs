@@ -26,7 +26,7 @@ impl Filter {
 }
 
 impl Node {
-    fn matches<'d>(
+    pub(super) fn matches<'d>(
         &self,
         schema: &Schema,
         document: &dyn Fn(&str) -> Option<&'d [u8]>,

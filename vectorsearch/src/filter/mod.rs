@@ -4,6 +4,7 @@ mod check;
 mod expression;
 mod matches;
 pub(crate) mod number;
+mod relevance;
 mod render;
 mod text;
 
@@ -15,6 +16,7 @@ use check::Problem;
 pub(crate) use check::stored_tag_problem;
 pub(crate) use expression::{MISSING_NUMBER, MISSING_TAG, decoded, push_encoded};
 use number::Interval;
+pub(crate) use relevance::Lookup;
 pub use render::{Rendered, Rendering};
 pub use text::{MAX_WORD_BYTES, Text};
 

@@ -122,8 +122,7 @@ impl Text {
 
     /// Tells whether a stored text fulfils this.
     pub(super) fn matches(&self, stored: &[u8], stop_words: &[&str]) -> bool {
-        let mut tokens = tokens(stored);
-        tokens.retain(|token| !stop_words.iter().any(|stop| stop.as_bytes() == token.as_slice()));
+        let tokens = indexed_tokens(stored, stop_words);
         let words = self.indexed_words(stop_words);
         let words: Vec<&[u8]> = words.into_iter().map(str::as_bytes).collect();
         let holds = |word: &&[u8]| tokens.iter().any(|token| token == word);
@@ -148,6 +147,13 @@ impl fmt::Debug for Text {
 
 fn is_word_byte(character: char) -> bool {
     character.is_ascii_alphanumeric() || character == '_'
+}
+
+/// The words of a stored text that the index holds.
+pub(super) fn indexed_tokens(stored: &[u8], stop_words: &[&str]) -> Vec<Vec<u8>> {
+    let mut tokens = tokens(stored);
+    tokens.retain(|token| !stop_words.iter().any(|stop| stop.as_bytes() == token.as_slice()));
+    tokens
 }
 
 /// Parts a stored text into words as RediSearch does.

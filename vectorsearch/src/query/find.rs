@@ -86,8 +86,11 @@ impl Find {
         Ok(self)
     }
 
-    /// Asks for the server's relevance score of each document: how well the text of the filter matches it.
+    /// Asks for the relevance score of each document: how well the text of the filter matches it.
     ///
+    /// Scores are comparable within one answer only: each engine has its own formula.
+    /// With all of them a document with more of the words comes before one with fewer, and rare words count more than
+    /// common ones, where the texts are of a length and the words stand together.
     /// Without [`sorted_by`](Self::sorted_by) the most relevant document comes first.
     pub fn scored(mut self) -> Self {
         self.scored = true;

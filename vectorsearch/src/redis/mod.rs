@@ -18,8 +18,8 @@ pub(crate) use write::send;
 
 use crate::error::is_index_exists;
 use crate::{
-    Affected, Bulk, Document, Error, Filter, Find, Fused, Hybrid, IndexInfo, Page, Query, Record,
-    Result, Schema, SearchResult, Value, VectorIndex,
+    Affected, Bulk, Document, Engine, Error, Filter, Find, Fused, Hybrid, IndexInfo, Page, Query,
+    Record, Result, Schema, SearchResult, Value, VectorIndex,
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -146,6 +146,8 @@ impl RedisVectorIndex {
     /// # Errors
     ///
     /// [`Error::SchemaMismatch`] if an index or an alias of this name exists and differs; nothing is changed then.
+    /// [`Error::EngineLacks`] if there is an alias to be made and the engine has none; the index is left, and works by its
+    /// own name.
     /// [`Error::SearchUnavailable`] if the server has no search; [`Error::Backend`] if it could not be asked.
     #[tracing::instrument(name = "vectorsearch.ensure_index", level = "debug", skip_all, fields(created = Empty), err(level = "debug"))]
     pub async fn ensure_index(&self) -> Result<bool> {
@@ -172,7 +174,7 @@ impl RedisVectorIndex {
             match self.driver.query::<()>(add).await {
                 Ok(()) => {}
                 Err(error) if is_index_exists(&error) => self.check_index(&self.target).await?,
-                Err(error) => return Err(self.explain(error)),
+                Err(error) => return Err(self.explain_alias(error).await),
             }
         }
         Ok(created)
@@ -296,6 +298,21 @@ impl RedisVectorIndex {
             }
             None => Ok(()),
         }
+    }
+
+    /// Explains the refusal of an `FT.ALIAS*` command; a server that has an index but not the command has no aliases.
+    async fn explain_alias(&self, error: inferkit_core::Error) -> Error {
+        let error = match self.explain(error) {
+            Error::SearchUnavailable { source } => source,
+            other => return other,
+        };
+        let engine = match Engine::probe(&self.driver).await {
+            Ok(Engine::None) => return Error::SearchUnavailable { source: error },
+            Ok(engine) => engine.to_string(),
+            Err(_) => "the search of this server".to_owned(),
+        };
+        let instead = "name the index itself with RedisVectorIndex::new, and change the name in your settings when another is filled";
+        Error::EngineLacks { engine, what: "aliases", instead }
     }
 
     fn explain(&self, error: inferkit_core::Error) -> Error {

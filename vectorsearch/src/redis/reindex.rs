@@ -27,6 +27,7 @@ impl RedisVectorIndex {
     /// [`Error::InvalidName`] if this index has no alias, or `next` the name of the alias or of the index in use.
     /// [`Error::SchemaMismatch`] if an index of the new name exists and differs.
     /// [`Error::IndexingTimeout`] if filling takes longer than `timeout`: call it again, it goes on where it was.
+    /// [`Error::EngineLacks`] if the engine has no aliases.
     /// [`Error::ReindexIncomplete`] if the new index holds fewer documents; it is dropped again.
     /// In all cases the alias and the old index are as before.
     ///
@@ -64,7 +65,9 @@ impl RedisVectorIndex {
         fresh.wait_until_indexed_with(timeout, progress).await?;
         self.compare(&old, &fresh).await?;
         let move_alias = Cmd::new("FT.ALIASUPDATE").key(alias).arg(next.index()).idempotent();
-        self.driver.query::<()>(move_alias).await.map_err(|error| self.explain(error))?;
+        if let Err(error) = self.driver.query::<()>(move_alias).await {
+            return Err(self.explain_alias(error).await);
+        }
         // By its own name: a drop by the alias would follow it to the new index.
         Self::new(Arc::clone(&self.driver), self.schema.with_index(&old)?).drop_index().await?;
         Self::behind_alias(Arc::clone(&self.driver), next, alias)

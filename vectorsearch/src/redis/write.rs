@@ -35,10 +35,8 @@ impl RedisVectorIndex {
             transactions.push((documents.len(), batch));
         }
         match self.transact(transactions).await {
-            // On a cluster the documents lie in several slots.
-            Err(Error::Incomplete { done: 0, source, .. })
-                if source.kind() == ErrorKind::CrossSlot =>
-            {
+            // On a cluster the documents lie in several slots; those of the first transactions may share one by chance.
+            Err(Error::Incomplete { source, .. }) if source.kind() == ErrorKind::CrossSlot => {
                 self.send::<u64>(scripts().collect::<Result<_>>()?).await.map(drop)
             }
             outcome => outcome,
