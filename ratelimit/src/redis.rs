@@ -148,8 +148,8 @@ impl RedisRateLimiter {
         let recorded = record.is_some();
         let id = match &demand.id {
             Some(id) => Arc::clone(id),
-            // Nothing holds the id.
-            None if layout.holder.is_none() => Arc::from(""),
+            // Packed counters do not hold ids.
+            None if layout.groups.iter().all(|group| group.kind == Kind::Packed) => Arc::from(""),
             None => self.ids.make(),
         };
         let keys: Vec<&Key> =
