@@ -62,11 +62,19 @@ fn open_ai(report: &Report, headers: &mut Headers) {
     let units = [
         (
             Unit::Requests,
-            ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
+            [
+                "x-ratelimit-limit-requests",
+                "x-ratelimit-remaining-requests",
+                "x-ratelimit-reset-requests",
+            ],
         ),
         (
             Unit::Tokens,
-            ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
+            [
+                "x-ratelimit-limit-tokens",
+                "x-ratelimit-remaining-tokens",
+                "x-ratelimit-reset-tokens",
+            ],
         ),
     ];
     for (unit, [limit, remaining, reset]) in units {
@@ -139,11 +147,17 @@ mod tests {
     fn report() -> Report {
         let minute = Duration::from_secs(60);
         let policy = Policy::new("d")
-            .and_then(|p| p.with_tier(tier("rpm", Limit::new(60, minute, Unit::Requests)?.with_burst(10)?)))
-            .and_then(|p| p.with_tier(tier("rpd", Limit::fixed_window(500, minute * 1440, Unit::Requests)?)))
+            .and_then(|p| {
+                p.with_tier(tier("rpm", Limit::new(60, minute, Unit::Requests)?.with_burst(10)?))
+            })
+            .and_then(|p| {
+                p.with_tier(tier("rpd", Limit::fixed_window(500, minute * 1440, Unit::Requests)?))
+            })
             .and_then(|p| p.with_tier(tier("tpm", Limit::new(10_000, minute, Unit::Tokens)?)))
             .and_then(|p| p.with_tier(tier("gpu", Limit::slots(4)?)))
-            .and_then(|p| p.with_tier(tier("trial", Limit::new(1, minute, Unit::Requests)?).shadow()))
+            .and_then(|p| {
+                p.with_tier(tier("trial", Limit::new(1, minute, Unit::Requests)?).shadow())
+            })
             .unwrap();
         let at = Duration::from_millis;
         let states = vec![

@@ -213,7 +213,8 @@ impl<'a> Layout<'a> {
         });
         put_u16(spec, group.tiers.len());
         if group.kind == Kind::Packed {
-            let numbers: usize = self.members(group).map(|tier| numbers(tier.limit.algorithm)).sum();
+            let numbers: usize =
+                self.members(group).map(|tier| numbers(tier.limit.algorithm)).sum();
             spec.extend([VERSION, PACKED]);
             put_u16(spec, numbers);
         }
@@ -245,9 +246,7 @@ pub(crate) fn difference(tier: &Tier, reserved: &Weights, used: &Weights) -> f64
     }
     let used = match (tier.limit.algorithm, used.get(&Unit::Requests)) {
         // The log holds an entry per request.
-        (Algorithm::SlidingLog, Some(requests)) => {
-            to_f64(requests.min(tier.limit.amount))
-        }
+        (Algorithm::SlidingLog, Some(requests)) => to_f64(requests.min(tier.limit.amount)),
         _ => cost(tier, used),
     };
     used - cost(tier, reserved)
@@ -257,7 +256,10 @@ pub(crate) fn difference(tier: &Tier, reserved: &Weights, used: &Weights) -> f64
 fn shape<'t>(tiers: impl Iterator<Item = &'t Tier>) -> [u8; 8] {
     let mut digest = Sha256::new_with_prefix([VERSION]);
     for tier in tiers {
-        digest.update([code(tier.limit.algorithm), u8::from(matches!(tier.limit.unit, Unit::Custom(_)))]);
+        digest.update([
+            code(tier.limit.algorithm),
+            u8::from(matches!(tier.limit.unit, Unit::Custom(_))),
+        ]);
         for name in [&*tier.name, tier.limit.unit.name()] {
             digest.update([u8::try_from(name.len()).unwrap_or(u8::MAX)]);
             digest.update(name);

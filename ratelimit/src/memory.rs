@@ -94,8 +94,7 @@ impl MemoryRateLimiter {
         let layout = Layout::of(&Namespace::default(), policy)?;
         let now = self.now();
         let given = demand.id.as_ref().filter(|_| layout.holder.is_none());
-        let record =
-            given.map(|id| layout.record(&Namespace::default(), id).as_str().to_owned());
+        let record = given.map(|id| layout.record(&Namespace::default(), id).as_str().to_owned());
         let id = demand.id.clone().unwrap_or_else(|| self.ids.make());
         let mut state = self.lock();
         let verdicts = state.evaluate(&layout, &demand.weights, now, false);
@@ -110,9 +109,15 @@ impl MemoryRateLimiter {
         }
         if replayed {
             // The lease begins anew, unless a tier has no room: the script does so too.
-            if let (false, Some(group)) = (rejected, layout.holder.and_then(|at| layout.groups.get(at))) {
+            if let (false, Some(group)) =
+                (rejected, layout.holder.and_then(|at| layout.groups.get(at)))
+            {
                 let end = (now / 16_000.0).floor() + lease_millis(&layout, group);
-                state.slots.entry(group.key.as_str().to_owned()).or_default().insert(id.to_string(), end);
+                state
+                    .slots
+                    .entry(group.key.as_str().to_owned())
+                    .or_default()
+                    .insert(id.to_string(), end);
             }
         } else {
             state.charge(&layout, &demand.weights, now, &id, &verdicts);
@@ -201,13 +206,11 @@ impl State {
                 let cost = cost(tier, weights);
                 verdicts.push(match group.kind {
                     Kind::Packed => {
-                        let stored =
-                            packed.and_then(|packed| Some((packed.last, *packed.counters.get(place)?)));
+                        let stored = packed
+                            .and_then(|packed| Some((packed.last, *packed.counters.get(place)?)));
                         counter(tier, cost, now, stored)
                     }
-                    Kind::Slots => {
-                        slots(tier, now, self.slots.get(key), exact)
-                    }
+                    Kind::Slots => slots(tier, now, self.slots.get(key), exact),
                     Kind::Log => log(tier, cost, now, self.logs.get(key)),
                 });
             }

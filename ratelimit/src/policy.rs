@@ -88,11 +88,7 @@ impl Tier {
     /// # Errors
     ///
     /// [`Error::InvalidName`].
-    pub fn new(
-        name: impl Into<Cow<'static, str>>,
-        subject: Subject,
-        limit: Limit,
-    ) -> Result<Self> {
+    pub fn new(name: impl Into<Cow<'static, str>>, subject: Subject, limit: Limit) -> Result<Self> {
         let name = name.into();
         check_name("tier", &name)?;
         Ok(Self { name, subject, limit, shadow: false })

@@ -152,8 +152,7 @@ impl RedisRateLimiter {
             None if layout.groups.iter().all(|group| group.kind == Kind::Packed) => Arc::from(""),
             None => self.ids.make(),
         };
-        let keys: Vec<&Key> =
-            layout.groups.iter().map(|group| &group.key).chain(&record).collect();
+        let keys: Vec<&Key> = layout.groups.iter().map(|group| &group.key).chain(&record).collect();
         let spec = layout.acquire(&demand.weights, true, record.as_ref().map(|_| RECORD_MILLIS));
         let mut cmd = shared.timed(Cmd::eval(shared.scripts.acquire, &keys).arg(&*id).arg(&spec));
         if recorded || layout.holder.is_some() {
@@ -212,8 +211,7 @@ impl Shared {
     pub(crate) fn settle_cmd(&self, grant: &Grant, used: &Weights) -> Result<Cmd> {
         let layout = Layout::of(&self.namespace, &grant.policy)?;
         let record = grant.recorded.then(|| layout.record(&self.namespace, &grant.id));
-        let keys: Vec<&Key> =
-            layout.groups.iter().map(|group| &group.key).chain(&record).collect();
+        let keys: Vec<&Key> = layout.groups.iter().map(|group| &group.key).chain(&record).collect();
         let spec = layout.settle(&grant.weights, used, grant.recorded, grant.acquired);
         let cmd = Cmd::eval(self.scripts.settle, &keys).arg(&*grant.id).arg(&spec);
         let once = grant.recorded || layout.holder.is_some();
@@ -248,7 +246,8 @@ fn read_as(
     let (Some((&[status, now], facts)), true) =
         (reply.split_first_chunk(), reply.len() == 2 + 3 * count)
     else {
-        let message = "the script answered with another number of tiers: use a server that runs it unchanged";
+        let message =
+            "the script answered with another number of tiers: use a server that runs it unchanged";
         return Err(inferkit_core::Error::new(ErrorKind::Reply, message).into());
     };
     let mut states: Vec<_> = vec![None; count];

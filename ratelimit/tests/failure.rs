@@ -30,7 +30,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 async fn sixteen_connections_never_pass_one_too_many_and_none_too_few() {
     let server = Server::shared(Flavor::Redis).unwrap();
     let namespace = support::namespace();
-    let policy = policy([requests(500), tokens(1_000_000), gpu(10_000, HOUR)]);
+    let policy = policy([requests(500), tokens(100_000), gpu(10_000, HOUR)]);
     let mut tasks = Vec::new();
     for task in 0..16 {
         let driver = support::pool(server.url()).await;
@@ -40,7 +40,8 @@ async fn sixteen_connections_never_pass_one_too_many_and_none_too_few() {
             let mut passed = 0;
             for number in 0..100 {
                 let demand = once(&format!("{task}/{number}")).with_tokens(100);
-                if let Decision::Admitted(permit) = limiter.acquire(&policy, &demand).await.unwrap() {
+                if let Decision::Admitted(permit) = limiter.acquire(&policy, &demand).await.unwrap()
+                {
                     passed += 1;
                     permit.set_settled();
                 }
@@ -55,7 +56,7 @@ async fn sixteen_connections_never_pass_one_too_many_and_none_too_few() {
     assert_eq!(passed, 500);
     let driver = support::pool(server.url()).await;
     let limiter = RedisRateLimiter::with_namespace(driver, namespace);
-    assert_eq!(left(&limiter, &policy, "tokens").await, 1_000_000 - 500 * 100);
+    assert_eq!(left(&limiter, &policy, "tokens").await, 100_000 - 500 * 100);
     assert_eq!(left(&limiter, &policy, "gpu").await, 10_000 - 500);
     limiter.reset(&policy).await.unwrap();
 }
@@ -183,16 +184,17 @@ async fn broken_connections_neither_charge_twice_nor_leak() {
     let killed = killer.await.unwrap();
     assert!(0 < killed, "no connection was killed");
     println!("{killed} connections killed, {repeated} calls repeated by the caller");
-    let begun = Instant::now();
-    // The hour's limit comes back by itself meanwhile: 2777 tokens a second at most.
     for (policy, requests) in [(&with_slots, 496_u64), (&recorded, 504)] {
         let report = limiter.usage(policy).await.unwrap();
         let state = report.tier("tokens").unwrap();
         let charged = 10_000_000 - state.remaining;
-        println!("{charged} tokens of {} are still charged", requests * 10);
-        assert!(charged <= requests * 10, "charged twice, or not settled");
+        // A token comes back every three seconds.
+        assert!(
+            (requests * 10 - 20..=requests * 10).contains(&charged),
+            "charged twice, or settled twice: {charged} of {}",
+            requests * 10
+        );
     }
-    assert!(begun.elapsed() < Duration::from_secs(5));
     assert_eq!(left(&*limiter, &with_slots, "gpu").await, 5000, "a slot leaked");
     let keys: Vec<String> =
         support::pool(server.url()).await.query(Cmd::new("KEYS").arg("*request*")).await.unwrap();
@@ -223,7 +225,8 @@ async fn script_flush_and_restart_lose_nothing_but_what_the_server_loses() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn resharding_and_failover_keep_the_limits() {
-    let cluster = tokio::task::spawn_blocking(|| Arc::new(Cluster::start().unwrap())).await.unwrap();
+    let cluster =
+        tokio::task::spawn_blocking(|| Arc::new(Cluster::start().unwrap())).await.unwrap();
     let limiter = RedisRateLimiter::new(support::over_cluster(&cluster).await);
     let policy = policy([requests(10_000), gpu(10_000, HOUR)]);
     let key = limiter.keys(&policy).unwrap()[0].to_string();
@@ -366,6 +369,7 @@ async fn high_and_low_rates_hold() {
     let slow = Limit::new(1, HOUR * 24, Unit::Requests).unwrap();
     let policy = policy([support::tier("slow", slow)]);
     assert!(limiter.acquire(&policy, &Demand::new()).await.unwrap().is_admitted());
-    let rejection = limiter.acquire(&policy, &Demand::new()).await.unwrap().into_permit().unwrap_err();
+    let rejection =
+        limiter.acquire(&policy, &Demand::new()).await.unwrap().into_permit().unwrap_err();
     assert!(HOUR * 23 < rejection.retry_after().unwrap());
 }

@@ -79,11 +79,24 @@ async fn the_cases_of_redis_cell() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Acquire { requests: u64, tokens: u64, id: Option<u8> },
-    Settle { which: usize, tokens: u64 },
-    Refund { which: usize },
-    Release { which: usize },
-    Peek { tokens: u64 },
+    Acquire {
+        requests: u64,
+        tokens: u64,
+        id: Option<u8>,
+    },
+    Settle {
+        which: usize,
+        tokens: u64,
+    },
+    Refund {
+        which: usize,
+    },
+    Release {
+        which: usize,
+    },
+    Peek {
+        tokens: u64,
+    },
     Reset,
     Forward(u64),
     Back(u64),
@@ -115,14 +128,18 @@ fn limit() -> impl Strategy<Value = Limit> {
     ];
     let unit = prop_oneof![Just(Unit::Requests), Just(Unit::Tokens)];
     let amount = prop_oneof![1_u64..10, 1_u64..100, 1_u64..3_000_000];
-    (0_u8..7, amount, period, unit, 1_u64..100).prop_map(|(kind, amount, period, unit, small)| match kind {
-        0 => Limit::new(amount, period, unit).unwrap(),
-        1 => Limit::new(amount, period, unit).unwrap().with_burst(small).unwrap(),
-        2 => Limit::fixed_window(amount, period, unit).unwrap(),
-        3 => Limit::sliding_window(amount, period, unit).unwrap(),
-        4 => Limit::sliding_log(small, period).unwrap(),
-        5 => Limit::calendar(amount, Calendar::Month, unit).unwrap(),
-        _ => Limit::slots(1 + small / 20).unwrap().with_lease(period).unwrap(),
+    (0_u8..7, amount, period, unit, 1_u64..100).prop_map(|(kind, amount, period, unit, small)| {
+        match kind {
+            0 => Limit::new(amount, period, unit).unwrap(),
+            1 => Limit::new(amount, period, unit).unwrap().with_burst(small).unwrap(),
+            2 => Limit::fixed_window(amount, period, unit).unwrap(),
+            3 => Limit::sliding_window(amount, period, unit).unwrap(),
+            4 => Limit::sliding_log(small, period).unwrap(),
+            5 => Limit::calendar(amount, Calendar::Month, unit).unwrap(),
+            _ => {
+                Limit::slots(1 + small / 20).unwrap().with_lease(period.min(support::HOUR)).unwrap()
+            }
+        }
     })
 }
 
@@ -211,16 +228,19 @@ async fn compare(limiters: [&dyn RateLimiter; 2], clock: &Hand, policy: &Policy,
                 if !young(now, *since) {
                     continue;
                 }
-                let (mut settled, pairs) = (Vec::new(), [(limiters[0], ours), (limiters[1], oracle)]);
+                let (mut settled, pairs) =
+                    (Vec::new(), [(limiters[0], ours), (limiters[1], oracle)]);
                 for (limiter, permit) in pairs {
-                    settled.push(match *step {
-                        Step::Settle { tokens, .. } => {
-                            limiter.settle(permit, &Weights::new().with_tokens(tokens)).await
+                    settled.push(
+                        match *step {
+                            Step::Settle { tokens, .. } => {
+                                limiter.settle(permit, &Weights::new().with_tokens(tokens)).await
+                            }
+                            Step::Refund { .. } => limiter.refund(permit).await,
+                            _ => limiter.release(permit).await,
                         }
-                        Step::Refund { .. } => limiter.refund(permit).await,
-                        _ => limiter.release(permit).await,
-                    }
-                    .unwrap());
+                        .unwrap(),
+                    );
                 }
                 assert_eq!(settled[0], settled[1], "{step:?}");
             }
@@ -237,7 +257,8 @@ async fn compare(limiters: [&dyn RateLimiter; 2], clock: &Hand, policy: &Policy,
 fn redis_decides_as_memory_does() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let driver = runtime.block_on(support::pool(Server::shared(Flavor::Redis).unwrap().url()));
-    let config = ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() };
+    let config =
+        ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(policy in policy(), steps in prop::collection::vec(step(), 1..60))| {
         let clock = Arc::new(Hand::default());
         let ours = support::at(Arc::clone(&driver), Arc::clone(&clock) as _);

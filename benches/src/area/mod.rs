@@ -8,6 +8,7 @@ use crate::{Effort, Line, Result};
 
 mod core;
 mod embcache;
+mod ratelimit;
 mod semcache;
 mod vectorsearch;
 
@@ -32,6 +33,7 @@ impl fmt::Debug for Area {
 pub const AREAS: &[Area] = &[
     Area { name: "core", measure: |effort| Box::pin(core::measure(effort)) },
     Area { name: "embcache", measure: |effort| Box::pin(embcache::measure(effort)) },
+    Area { name: "ratelimit", measure: |effort| Box::pin(ratelimit::measure(effort)) },
     Area { name: "semcache", measure: |effort| Box::pin(semcache::measure(effort)) },
     Area { name: "vectorsearch", measure: |effort| Box::pin(vectorsearch::measure(effort)) },
 ];
