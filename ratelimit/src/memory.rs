@@ -226,7 +226,8 @@ impl State {
         layout
             .holder
             .and_then(|at| self.slots.get(layout.groups.get(at)?.key.as_str()))
-            .is_some_and(|members| members.contains_key(id))
+            .and_then(|members| members.get(id))
+            .is_some_and(|end| (now / 16_000.0).floor() < *end)
     }
 
     fn charge(

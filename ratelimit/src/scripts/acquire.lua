@@ -152,7 +152,10 @@ if rejected then
   if mode == 1 then
     local held = false
     if has_record == 1 then held = call('EXISTS', KEYS[groups + 1]) == 1
-    elseif holder > 0 then held = call('ZSCORE', KEYS[holder], id) end
+    elseif holder > 0 then
+      local ends = call('ZSCORE', KEYS[holder], id)
+      held = ends and tonumber(ends) > floor(now / 16000)
+    end
     if held then out[1] = 2 end
   end
   return out
@@ -168,9 +171,13 @@ elseif holder > 0 then
   local key, ms, lease = KEYS[holder], todo[at + 3], todo[at + 4]
   if todo[at + 5] == 1 then call('ZREMRANGEBYSCORE', key, '-inf', ms) end
   if call('ZADD', key, 'NX', ms + lease, id) == 0 then
+    local ends = tonumber(call('ZSCORE', key, id))
     call('ZADD', key, 'XX', ms + lease, id)
-    out[1] = 2
-    return out
+    -- A lease that is over, and lies there still, holds nothing.
+    if ends > ms then
+      out[1] = 2
+      return out
+    end
   end
   call('PEXPIRE', key, SLOTS_TTL)
 end
