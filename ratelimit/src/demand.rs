@@ -101,7 +101,7 @@ impl Weights {
 
     /// What it weighs in a unit that it may not name: one request, and nothing else.
     pub(crate) fn or_default(&self, unit: &Unit) -> u64 {
-        self.get(unit).unwrap_or(u64::from(*unit == Unit::Requests))
+        self.get(unit).unwrap_or_else(|| u64::from(*unit == Unit::Requests))
     }
 }
 

@@ -20,6 +20,9 @@ const TOGETHER: u32 = 12;
 /// The most releases of one round trip.
 const RELEASES: usize = 256;
 
+/// The keys of slots and the length of their leases.
+type Slots = Vec<(Key, Duration)>;
+
 /// What this process holds slots for.
 #[derive(Default)]
 pub(crate) struct Keeper {
@@ -34,7 +37,7 @@ pub(crate) struct Keeper {
 
 struct Held {
     grant: Arc<Grant>,
-    slots: Vec<(Key, Duration)>,
+    slots: Slots,
     renewal: Instant,
     dropped: bool,
     lost: Arc<AtomicBool>,
@@ -48,11 +51,7 @@ impl Held {
 
 impl Keeper {
     /// Notes slots that were taken just now.
-    pub(crate) fn hold(
-        &self,
-        grant: &Arc<Grant>,
-        slots: Vec<(Key, Duration)>,
-    ) -> (u64, Arc<AtomicBool>) {
+    pub(crate) fn hold(&self, grant: &Arc<Grant>, slots: Slots) -> (u64, Arc<AtomicBool>) {
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
         let lost = Arc::<AtomicBool>::default();
         let grant = Arc::clone(grant);
@@ -134,7 +133,7 @@ impl Keeper {
     /// Renews what is due, and returns when the next is.
     async fn renew(&self, shared: &Shared) -> Option<Instant> {
         let now = Instant::now();
-        let due: Vec<(u64, Arc<Grant>, Vec<(Key, Duration)>)> = {
+        let due: Vec<(u64, Arc<Grant>, Slots)> = {
             let all = self.lock();
             if !all.values().any(|held| held.renewal <= now) {
                 return all.values().map(|held| held.renewal).min();

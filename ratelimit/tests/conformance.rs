@@ -1,4 +1,5 @@
 //! The suite on memory, on Redis through redis-rs and fred, on Valkey, and on a cluster.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 

@@ -2,7 +2,15 @@
 //!
 //! The time is injected: `RedisRateLimiter::with_clock` runs the same scripts with another first part, which takes the
 //! time from the last argument instead of `TIME`.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "helpers of tests"
+)]
 
 mod support;
 

@@ -29,7 +29,7 @@ fn key(policy: &Policy, tier: &Tier) -> String {
 fn cost(tier: &Tier, weights: &Weights) -> u64 {
     match (tier.limit().algorithm(), tier.limit().unit()) {
         (Algorithm::Slots, _) => 1,
-        (_, unit) => weights.get(unit).unwrap_or(u64::from(*unit == Unit::Requests)),
+        (_, unit) => weights.get(unit).unwrap_or_else(|| u64::from(*unit == Unit::Requests)),
     }
 }
 
