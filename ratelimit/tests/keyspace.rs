@@ -1,5 +1,7 @@
 //! Every key that is written is in the table and expires, the table's permissions suffice, and the documents agree.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::sync::Arc;
