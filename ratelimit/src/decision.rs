@@ -174,6 +174,8 @@ pub struct Permit {
     unchecked: bool,
     settled: AtomicBool,
     lost: Arc<AtomicBool>,
+    /// What the limiter's `run` knows its slots by.
+    handle: Option<u64>,
     on_drop: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
@@ -211,6 +213,7 @@ impl Permit {
             unchecked: false,
             settled: AtomicBool::new(false),
             lost: Arc::default(),
+            handle: None,
             on_drop: None,
         }
     }
@@ -237,9 +240,14 @@ impl Permit {
         self
     }
 
-    pub(crate) fn with_lost(mut self, lost: Arc<AtomicBool>) -> Self {
+    pub(crate) fn held(mut self, handle: u64, lost: Arc<AtomicBool>) -> Self {
+        self.handle = Some(handle);
         self.lost = lost;
         self
+    }
+
+    pub(crate) fn handle(&self) -> Option<u64> {
+        self.handle
     }
 
     pub(crate) fn grant(&self) -> &Arc<Grant> {

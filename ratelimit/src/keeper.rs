@@ -78,9 +78,11 @@ impl Keeper {
     }
 
     /// Forgets slots that were freed.
-    pub(crate) fn forget(&self, grant: &Arc<Grant>) {
-        self.lock().retain(|_, held| !Arc::ptr_eq(&held.grant, grant));
-        self.changed.notify_one();
+    pub(crate) fn forget(&self, handle: u64) {
+        self.lock().remove(&handle);
+        if self.closed.load(Ordering::Acquire) {
+            self.changed.notify_one();
+        }
     }
 
     /// Lets `run` end when nothing is held any more.
@@ -134,7 +136,9 @@ impl Keeper {
     async fn renew(&self, shared: &Shared) -> Option<Instant> {
         let now = Instant::now();
         let due: Vec<(u64, Arc<Grant>, Slots)> = {
-            let all = self.lock();
+            let mut all = self.lock();
+            // Without a permit nobody uses the slots any more.
+            all.retain(|_, held| held.dropped || 1 < Arc::strong_count(&held.grant));
             if !all.values().any(|held| held.renewal <= now) {
                 return all.values().map(|held| held.renewal).min();
             }

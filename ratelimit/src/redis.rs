@@ -177,7 +177,7 @@ impl RedisRateLimiter {
         });
         let (handle, lost) = shared.keeper.hold(&grant, held.collect());
         let keeping = Arc::clone(shared);
-        let permit = permit.with_lost(lost).on_drop(move || keeping.keeper.drop_held(handle));
+        let permit = permit.held(handle, lost).on_drop(move || keeping.keeper.drop_held(handle));
         Ok(Decision::Admitted(permit))
     }
 
@@ -299,7 +299,9 @@ impl RateLimiter for RedisRateLimiter {
         observe::count("inferkit_ratelimit_settles_total", &[("outcome", outcome)], 1);
         let settled = settled?;
         permit.set_settled();
-        self.shared.keeper.forget(permit.grant());
+        if let Some(handle) = permit.handle() {
+            self.shared.keeper.forget(handle);
+        }
         Ok(if settled { Settled::Done } else { Settled::Gone })
     }
 
