@@ -7,6 +7,8 @@ pub use inferkit_core as core;
 pub use inferkit_embcache as embcache;
 #[cfg(feature = "modelserve")]
 pub use inferkit_modelserve as modelserve;
+#[cfg(feature = "ratelimit")]
+pub use inferkit_ratelimit as ratelimit;
 #[cfg(feature = "semcache")]
 pub use inferkit_semcache as semcache;
 #[cfg(feature = "vectorsearch")]
@@ -25,6 +27,8 @@ pub mod prelude {
     pub use inferkit_modelserve::{
         ModelRegistry as _, ModelRouter as _, ModelRouterExt as _, Outcomes as _, ResultCache as _,
     };
+    #[cfg(feature = "ratelimit")]
+    pub use inferkit_ratelimit::{RateLimiter as _, RateLimiterExt as _};
     #[cfg(feature = "semcache")]
     pub use inferkit_semcache::{SemanticCache as _, SemanticCacheExt as _, TransferExt as _};
     #[cfg(feature = "vectorsearch")]

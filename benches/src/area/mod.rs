@@ -10,6 +10,7 @@ mod chatsession;
 mod core;
 pub(crate) mod embcache;
 mod modelserve;
+mod ratelimit;
 pub(crate) mod semcache;
 mod vectorsearch;
 
@@ -36,6 +37,7 @@ pub const AREAS: &[Area] = &[
     Area { name: "core", measure: |effort| Box::pin(core::measure(effort)) },
     Area { name: "embcache", measure: |effort| Box::pin(embcache::measure(effort)) },
     Area { name: "modelserve", measure: |effort| Box::pin(modelserve::measure(effort)) },
+    Area { name: "ratelimit", measure: |effort| Box::pin(ratelimit::measure(effort)) },
     Area { name: "semcache", measure: |effort| Box::pin(semcache::measure(effort)) },
     Area { name: "vectorsearch", measure: |effort| Box::pin(vectorsearch::measure(effort)) },
 ];

@@ -1,0 +1,330 @@
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use inferkit_core::keys::{Key, Namespace};
+use inferkit_core::observe::{self, Stopwatch};
+use inferkit_core::{Clock, Cmd, DriverExt as _, DynDriver, ErrorKind, Script};
+use tracing::field::Empty;
+use tracing::{Instrument as _, debug_span};
+
+use crate::decision::{Grant, Usage};
+use crate::ids::Ids;
+use crate::keeper::Keeper;
+use crate::layout::{Kind, Layout, cost};
+use crate::memory::ticks_since_2025;
+use crate::{
+    Decision, Demand, Permit, Policy, RateLimiter, Rejection, Report, Result, Settled, Weights,
+};
+
+/// How long a request id is remembered under a policy without slots, in milliseconds.
+const RECORD_MILLIS: u64 = 10 * 60 * 1000;
+
+/// The scripts, each with a clock before it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scripts {
+    acquire: &'static Script,
+    peek: &'static Script,
+    settle: &'static Script,
+    renew: &'static Script,
+}
+
+// Without `#!lua` a full server would run a script whose first write frees memory; what gives back may run on a full one.
+macro_rules! scripts {
+    ($name:ident, $clock:literal) => {
+        static $name: Scripts = {
+            static ACQUIRE: Script = Script::new(concat!(
+                "#!lua\n",
+                include_str!($clock),
+                include_str!("scripts/month.lua"),
+                include_str!("scripts/acquire.lua")
+            ));
+            static PEEK: Script = Script::new(concat!(
+                "#!lua flags=no-writes\n",
+                include_str!($clock),
+                include_str!("scripts/month.lua"),
+                include_str!("scripts/acquire.lua")
+            ));
+            static SETTLE: Script = Script::new(concat!(
+                "#!lua flags=allow-oom\n",
+                include_str!($clock),
+                include_str!("scripts/month.lua"),
+                include_str!("scripts/settle.lua")
+            ));
+            static RENEW: Script = Script::new(concat!(
+                "#!lua flags=allow-oom\n",
+                include_str!($clock),
+                include_str!("scripts/renew.lua")
+            ));
+            Scripts { acquire: &ACQUIRE, peek: &PEEK, settle: &SETTLE, renew: &RENEW }
+        };
+    };
+}
+scripts!(PRODUCTION, "scripts/clock.lua");
+#[cfg(feature = "conformance")]
+scripts!(TEST_BUILD, "scripts/clock_of_tests.lua");
+
+/// A rate limiter on Redis: every decision is one script, by the server's clock.
+///
+/// Use it in an `Arc`, and spawn [`run`](Self::run) if policies have slots.
+pub struct RedisRateLimiter {
+    shared: Arc<Shared>,
+    ids: Ids,
+}
+
+pub(crate) struct Shared {
+    driver: DynDriver,
+    namespace: Namespace,
+    scripts: Scripts,
+    /// The clock of the test build of the scripts; without it the server's.
+    clock: Option<Arc<dyn Clock>>,
+    keeper: Keeper,
+}
+
+impl RedisRateLimiter {
+    /// Makes a limiter without a key prefix; no I/O.
+    #[must_use]
+    pub fn new(driver: DynDriver) -> Self {
+        Self::with_namespace(driver, Namespace::default())
+    }
+
+    /// Makes a limiter whose keys begin with the namespace's prefix; no I/O.
+    #[must_use]
+    pub fn with_namespace(driver: DynDriver, namespace: Namespace) -> Self {
+        Self::made(driver, namespace, PRODUCTION, None)
+    }
+
+    /// Makes a limiter that decides by `clock`, through a build of the scripts that takes the time as an argument.
+    ///
+    /// For tests only.
+    #[cfg(feature = "conformance")]
+    #[must_use]
+    pub fn with_clock(driver: DynDriver, namespace: Namespace, clock: Arc<dyn Clock>) -> Self {
+        Self::made(driver, namespace, TEST_BUILD, Some(clock))
+    }
+
+    fn made(
+        driver: DynDriver,
+        namespace: Namespace,
+        scripts: Scripts,
+        clock: Option<Arc<dyn Clock>>,
+    ) -> Self {
+        let keeper = Keeper::default();
+        let shared = Shared { driver, namespace, scripts, clock, keeper };
+        Self { shared: Arc::new(shared), ids: Ids::new() }
+    }
+
+    /// Renews the slots that are held, at a third of their lease, and frees those of dropped permits: one round trip each,
+    /// for all of them together.
+    ///
+    /// Spawn it. It ends when the limiter and all its permits are dropped and freed.
+    /// Only one runs at a time; a second waits to take over.
+    ///
+    /// # Cancel safety
+    ///
+    /// It can be aborted and run again at any time.
+    pub fn run(&self) -> impl Future<Output = ()> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        async move { shared.keeper.run(&shared).await }
+    }
+
+    /// Returns the keys of a policy's subjects.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyPolicy`](crate::Error::EmptyPolicy).
+    pub fn keys(&self, policy: &Policy) -> Result<Vec<Key>> {
+        let layout = Layout::of(&self.shared.namespace, policy)?;
+        Ok(layout.groups.into_iter().map(|group| group.key).collect())
+    }
+
+    async fn decide(&self, policy: &Policy, demand: &Demand) -> Result<Decision> {
+        let shared = &self.shared;
+        let layout = Layout::of(&shared.namespace, policy)?;
+        let given = demand.id.as_ref().filter(|_| layout.holder.is_none());
+        let record = given.map(|id| layout.record(&shared.namespace, id));
+        let recorded = record.is_some();
+        let id = match &demand.id {
+            Some(id) => Arc::clone(id),
+            // Packed counters do not hold ids.
+            None if layout.groups.iter().all(|group| group.kind == Kind::Packed) => Arc::from(""),
+            None => self.ids.make(),
+        };
+        let keys: Vec<&Key> = layout.groups.iter().map(|group| &group.key).chain(&record).collect();
+        let spec = layout.acquire(&demand.weights, true, record.as_ref().map(|_| RECORD_MILLIS));
+        let mut cmd = shared.timed(Cmd::eval(shared.scripts.acquire, &keys).arg(&*id).arg(&spec));
+        if recorded || layout.holder.is_some() {
+            cmd = cmd.idempotent();
+        }
+        let slots = layout.holder.is_some();
+        let reply: Vec<i64> = shared.driver.query(cmd).await?;
+        let (status, acquired, report) = read(&layout, &demand.weights, &reply)?;
+        if status == 0 {
+            return Ok(Decision::Rejected(Rejection::new(report)));
+        }
+        let (policy, weights) = (policy.clone(), demand.weights.clone());
+        let grant = Arc::new(Grant { id, policy, weights, acquired, recorded });
+        let permit = Permit::granted(Arc::clone(&grant), report).replay(status == 2);
+        if !slots {
+            return Ok(Decision::Admitted(permit));
+        }
+        let groups = layout.groups.iter().filter(|group| group.kind == Kind::Slots);
+        let held = groups.filter_map(|group| {
+            let limit = &layout.members(group).next()?.limit;
+            Some((group.key.clone(), limit.period))
+        });
+        let (handle, lost) = shared.keeper.hold(&grant, held.collect());
+        let keeping = Arc::clone(shared);
+        let permit = permit.held(handle, lost).on_drop(move || keeping.keeper.drop_held(handle));
+        Ok(Decision::Admitted(permit))
+    }
+
+    async fn look(&self, policy: &Policy, demand: &Demand) -> Result<Report> {
+        let shared = &self.shared;
+        let layout = Layout::of(&shared.namespace, policy)?;
+        let keys: Vec<&Key> = layout.groups.iter().map(|group| &group.key).collect();
+        let spec = layout.acquire(&demand.weights, false, None);
+        let cmd = shared.timed(Cmd::eval(shared.scripts.peek, &keys).arg("").arg(&spec));
+        let reply: Vec<i64> = shared.driver.query(cmd.idempotent()).await?;
+        // Nothing is charged, so what is told is the state before.
+        let (_, _, report) = read_as(&layout, &demand.weights, &reply, false)?;
+        Ok(report)
+    }
+}
+
+impl Shared {
+    /// Adds the time where the scripts are those of tests.
+    fn timed(&self, cmd: Cmd) -> Cmd {
+        match &self.clock {
+            Some(clock) => cmd.arg(format!("{:.0}", ticks_since_2025(clock.now()))),
+            None => cmd,
+        }
+    }
+
+    pub(crate) fn driver(&self) -> &DynDriver {
+        &self.driver
+    }
+
+    /// Settles what is granted; `true` if it was still held.
+    pub(crate) fn settle_cmd(&self, grant: &Grant, used: &Weights) -> Result<Cmd> {
+        let layout = Layout::of(&self.namespace, &grant.policy)?;
+        let record = grant.recorded.then(|| layout.record(&self.namespace, &grant.id));
+        let keys: Vec<&Key> = layout.groups.iter().map(|group| &group.key).chain(&record).collect();
+        let spec = layout.settle(&grant.weights, used, grant.recorded, grant.acquired);
+        let cmd = Cmd::eval(self.scripts.settle, &keys).arg(&*grant.id).arg(&spec);
+        let once = grant.recorded || layout.holder.is_some();
+        let cmd = self.timed(cmd);
+        Ok(if once { cmd.idempotent() } else { cmd })
+    }
+
+    /// Renews the leases of slots in one key.
+    pub(crate) fn renew_cmd(&self, slots: &Key, lease: Duration, ids: &[&str]) -> Cmd {
+        let millis = lease.as_micros().div_ceil(1000);
+        let cmd = Cmd::eval(self.scripts.renew, &[slots])
+            .arg(u64::try_from(millis).unwrap_or(u64::MAX))
+            .arg(ids.len())
+            .args(ids);
+        self.timed(cmd).idempotent()
+    }
+}
+
+/// What a reply of `acquire` says: its status, the time of the server in ticks, and the tiers.
+fn read(layout: &Layout<'_>, weights: &Weights, reply: &[i64]) -> Result<(i64, f64, Report)> {
+    let charged = reply.first() == Some(&1);
+    read_as(layout, weights, reply, charged)
+}
+
+fn read_as(
+    layout: &Layout<'_>,
+    weights: &Weights,
+    reply: &[i64],
+    charged: bool,
+) -> Result<(i64, f64, Report)> {
+    let count = layout.policy.tiers().len();
+    let (Some((&[status, now], facts)), true) =
+        (reply.split_first_chunk(), reply.len() == 2 + 3 * count)
+    else {
+        let message =
+            "the script answered with another number of tiers: use a server that runs it unchanged";
+        return Err(inferkit_core::Error::new(ErrorKind::Reply, message).into());
+    };
+    let mut states: Vec<_> = vec![None; count];
+    for ((index, tier), facts) in layout.tiers().zip(facts.chunks_exact(3)) {
+        if let (Some(place), &[used, reset, wait]) = (states.get_mut(index), facts) {
+            let usage = Usage { used: float(used), reset: float(reset), wait: float(wait) };
+            *place = Some(usage.state(tier, cost(tier, weights), charged));
+        }
+    }
+    let states = states.into_iter().flatten().collect();
+    Ok((status, float(now), Report::new(layout.policy, states)))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "the script answers with integers up to 2^53")]
+fn float(value: i64) -> f64 {
+    value as f64
+}
+
+#[async_trait]
+impl RateLimiter for RedisRateLimiter {
+    /// One `EVALSHA`.
+    async fn acquire(&self, policy: &Policy, demand: &Demand) -> Result<Decision> {
+        let span = debug_span!("ratelimit.acquire", outcome = Empty);
+        let time = Stopwatch::start();
+        let decision = self.decide(policy, demand).instrument(span.clone()).await;
+        crate::metrics::decision(&span, &decision, time);
+        decision
+    }
+
+    /// One `EVALSHA`, which a replica may not answer: its state lags.
+    async fn peek(&self, policy: &Policy, demand: &Demand) -> Result<Report> {
+        self.look(policy, demand).instrument(debug_span!("ratelimit.peek")).await
+    }
+
+    /// One `EVALSHA`.
+    async fn settle(&self, permit: &Permit, used: &Weights) -> Result<Settled> {
+        if permit.is_unchecked() || permit.is_settled() {
+            return Ok(Settled::Gone);
+        }
+        let span = debug_span!("ratelimit.settle", outcome = Empty);
+        let cmd = self.shared.settle_cmd(permit.grant(), used)?;
+        let settled = self.shared.driver.query::<bool>(cmd).instrument(span.clone()).await;
+        let outcome = match settled {
+            Ok(true) => "settled",
+            Ok(false) => "gone",
+            Err(_) => "error",
+        };
+        span.record("outcome", outcome);
+        observe::count("inferkit_ratelimit_settles_total", &[("outcome", outcome)], 1);
+        let settled = settled?;
+        permit.set_settled();
+        if let Some(handle) = permit.handle() {
+            self.shared.keeper.forget(handle);
+        }
+        Ok(if settled { Settled::Done } else { Settled::Gone })
+    }
+
+    /// One `DEL`.
+    async fn reset(&self, policy: &Policy) -> Result<()> {
+        let keys = self.keys(policy)?;
+        let cmd = keys.iter().fold(Cmd::new("DEL"), Cmd::key).idempotent();
+        Ok(self.shared.driver.query(cmd).instrument(debug_span!("ratelimit.reset")).await?)
+    }
+}
+
+impl Drop for RedisRateLimiter {
+    fn drop(&mut self) {
+        self.shared.keeper.close();
+    }
+}
+
+impl fmt::Debug for RedisRateLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisRateLimiter")
+            .field("driver", &self.shared.driver)
+            .field("namespace", &self.shared.namespace)
+            .field("keeper", &self.shared.keeper)
+            .finish_non_exhaustive()
+    }
+}
