@@ -12,6 +12,11 @@
 //! | `inferkit_core_command_seconds` | histogram | `deployment` | time from call to answer |
 //! | `inferkit_core_reconnects_total` | counter | `reason` (`broken`, `silent`, `moved`) | connections that a pool replaced |
 //! | `inferkit_modelserve_results_total` | counter | `tier` (`exact`, `precomputed`, `popular`, `nothing`, `miss`) | questions, by the tier that answered |
+//! | `inferkit_ratelimit_decisions_total` | counter | `outcome` (`admitted`, `replayed`, `rejected`, `error`) | decisions |
+//! | `inferkit_ratelimit_acquire_seconds` | histogram | `outcome` | time of a decision |
+//! | `inferkit_ratelimit_tiers_total` | counter | `tier`, `state` (`ok`, `near`, `over`, `shadow`) | tiers evaluated |
+//! | `inferkit_ratelimit_settles_total` | counter | `outcome` (`settled`, `gone`, `error`) | permits settled |
+//! | `inferkit_ratelimit_unchecked_total` | counter | | requests admitted without their limits |
 //! | `inferkit_semcache_lookups_total` | counter | `outcome` (`exact`, `semantic`, `near`, `miss`, `error`) | lookups |
 //! | `inferkit_semcache_lookup_seconds` | histogram | `outcome` | time of a lookup, embedding and verification included |
 //! | `inferkit_semcache_similarity` | histogram | `outcome` | cosine similarity of semantic hits, and of the nearest entry of misses |
