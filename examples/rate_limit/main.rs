@@ -63,7 +63,7 @@ async fn show(driver: DynDriver, time: Duration) -> Result<()> {
         let (limiter, driver, estimator, counts) =
             (Arc::clone(&limiter), Arc::clone(&driver), Arc::clone(&estimator), Arc::clone(counts));
         clients.push(tokio::spawn(async move {
-            client(&*limiter, &driver, &estimator, &counts, name, plan, end).await
+            client(&limiter, &driver, &estimator, &counts, name, plan, end).await
         }));
     }
     let mut lines = 0;

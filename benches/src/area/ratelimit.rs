@@ -204,6 +204,7 @@ fn policy(shape: Shape, key: usize) -> Result<Policy> {
 }
 
 /// Runs `calls` calls on `tasks` tasks.
+#[expect(clippy::future_not_send, reason = "it runs where it is made, in `block_on`")]
 async fn spread<F>(tasks: usize, calls: usize, call: impl Fn(usize) -> F) -> Result<()>
 where
     F: Future<Output = Result<()>> + Send,
