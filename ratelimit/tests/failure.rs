@@ -239,7 +239,8 @@ async fn resharding_and_failover_keep_the_limits() {
             let slot = cluster.slot_of(&key).unwrap();
             let to = (0..3).find(|to| *to != from).unwrap();
             cluster.migrate_slot(slot, from, to).unwrap();
-            cluster.primary_of(&key).unwrap()
+            // Then the replica of the new owner takes over.
+            cluster.failover(&key).unwrap()
         })
     };
     let mut number = 0;
