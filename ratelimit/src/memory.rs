@@ -112,12 +112,13 @@ impl MemoryRateLimiter {
             if let (false, Some(group)) =
                 (rejected, layout.holder.and_then(|at| layout.groups.get(at)))
             {
-                let end = (now / 16_000.0).floor() + lease_millis(&layout, group);
-                state
-                    .slots
-                    .entry(group.key.as_str().to_owned())
-                    .or_default()
-                    .insert(id.to_string(), end);
+                let ms = (now / 16_000.0).floor();
+                let limit = layout.members(group).map(|tier| to_f64(tier.limit.amount)).next();
+                let members = state.slots.entry(group.key.as_str().to_owned()).or_default();
+                if limit.is_some_and(|limit| limit <= count(members)) {
+                    members.retain(|_, end| ms < *end);
+                }
+                members.insert(id.to_string(), ms + lease_millis(&layout, group));
             }
         } else {
             state.charge(&layout, &demand.weights, now, &id, &verdicts);

@@ -49,8 +49,11 @@ impl Corpus {
             document.iter().fold(cmd, |cmd, (field, value)| cmd.arg(*field).arg(value))
         });
         let batch: Batch = old.chain(new).collect();
-        for reply in self.driver.pipeline(batch).await.unwrap() {
-            reply.unwrap();
+        // Neither old ones nor new ones: there is nothing to send.
+        if !batch.is_empty() {
+            for reply in self.driver.pipeline(batch).await.unwrap() {
+                reply.unwrap();
+            }
         }
         self.documents = documents;
     }
