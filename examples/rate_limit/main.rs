@@ -85,8 +85,9 @@ async fn show(driver: DynDriver, time: Duration) -> Result<()> {
             counts.admitted.load(Ordering::Relaxed) + rejected
         })
         .sum();
-    let off = 100 * (i128::from(asked) - i128::from(exact)).abs();
-    println!("requests asked: {exact}; a HyperLogLog says {asked} ({off} / {exact} % off)");
+    #[expect(clippy::cast_precision_loss, reason = "a share needs no more digits")]
+    let off = 100.0 * asked.abs_diff(exact) as f64 / exact.max(1) as f64;
+    println!("requests asked: {exact}; a HyperLogLog says {asked} ({off:.1} % off)");
     drop(limiter);
     renewals.await?;
     Ok(())
