@@ -406,7 +406,7 @@ async fn numbers_are_read_alike(flavor: Flavor) {
         {
             let equal = number((Bound::Included(value), Bound::Included(value)));
             let found = corpus.search(&equal, Rendering::Literal).await;
-            assert!(found.contains(&id), "{text:?}");
+            assert!(found.contains(&id), "{text:?}: found {found:?}");
         }
     }
     corpus.close().await;

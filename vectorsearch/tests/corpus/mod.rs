@@ -65,7 +65,8 @@ impl Corpus {
         params: &[(String, String)],
     ) -> Result<BTreeSet<usize>, inferkit_core::Error> {
         let mut cmd = Cmd::new("FT.SEARCH").key(self.schema().index()).arg(text);
-        cmd = cmd.args(["NOCONTENT", "LIMIT", "0", "10000"]);
+        // A busy machine must not cut a result short: by default the server returns what half a second found.
+        cmd = cmd.args(["NOCONTENT", "LIMIT", "0", "10000", "TIMEOUT", "0"]);
         if !params.is_empty() {
             cmd = cmd.arg("PARAMS").arg(2 * params.len());
             cmd = params.iter().fold(cmd, |cmd, (name, value)| cmd.arg(name).arg(value));
