@@ -84,11 +84,23 @@ impl KeyBuilder {
 
     /// Appends a user's component as the cluster hash tag: keys with the same tag share a slot.
     #[must_use]
-    pub fn tag(mut self, component: impl AsRef<[u8]>) -> Self {
+    pub fn tag(self, component: impl AsRef<[u8]>) -> Self {
+        self.tag_of([component])
+    }
+
+    /// Appends several of a user's components as one cluster hash tag, joined by `:`.
+    #[must_use]
+    pub fn tag_of<C: AsRef<[u8]>>(mut self, components: impl IntoIterator<Item = C>) -> Self {
         self.0.push_str(":{");
-        encode(component.as_ref(), &mut self.0);
+        let before = self.0.len();
+        for (place, component) in components.into_iter().enumerate() {
+            if 0 < place {
+                self.0.push(':');
+            }
+            encode(component.as_ref(), &mut self.0);
+        }
         // The server takes empty braces for no tag at all. No component is written as a lone `%`.
-        if component.as_ref().is_empty() {
+        if self.0.len() == before {
             self.0.push('%');
         }
         self.0.push('}');
