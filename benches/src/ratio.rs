@@ -73,6 +73,27 @@ impl Promise {
         Self { area, name, target, better: Better::Higher, unit }
     }
 
+    /// The line of an amount that is measured once, such as memory; its baseline is 1.
+    #[must_use]
+    pub fn line(self, amount: f64) -> Line {
+        let met = match self.better {
+            Better::Higher => self.target <= amount,
+            Better::Lower => amount <= self.target,
+        };
+        Line {
+            area: self.area,
+            name: self.name,
+            ratio: amount,
+            target: self.target,
+            better: self.better,
+            met,
+            spread: [amount, amount],
+            ours: amount,
+            baseline: 1.0,
+            unit: self.unit,
+        }
+    }
+
     /// Measures both sides in turn, one round to warm up and then as many as `effort` says, each in the other order.
     ///
     /// The result is the median of the rounds' ratios: what disturbs one round disturbs both sides of it.

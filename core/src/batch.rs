@@ -116,6 +116,11 @@ impl Answers {
         Self(replies.into_iter().map(Some).collect())
     }
 
+    /// Returns what was not taken yet, in the order of the commands.
+    pub fn into_replies(self) -> impl Iterator<Item = Result<Reply>> {
+        self.0.into_iter().flatten()
+    }
+
     /// Takes the answer for `slot`.
     ///
     /// # Errors

@@ -31,6 +31,12 @@ impl Entity {
         Self(keys.into_iter().map(Into::into).collect())
     }
 
+    /// Makes the one entity of groups that are keyed by nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(SmallVec::new())
+    }
+
     /// Returns the keys, in order.
     #[must_use]
     pub fn keys(&self) -> &[EntityKey] {

@@ -70,6 +70,9 @@ pub(crate) fn entity(key: &str, around: &(String, String), keys: usize) -> Optio
     if inner.contains(['{', '}']) {
         return None;
     }
+    if keys == 0 {
+        return (inner == "%").then(Entity::none);
+    }
     let parts: Option<Vec<EntityKey>> =
         inner.split(':').map(|part| Some(EntityKey::from(decode(part)?))).collect();
     parts.filter(|parts| parts.len() == keys).map(Entity::composite)

@@ -4,6 +4,8 @@
 pub mod conformance;
 mod entity;
 mod error;
+#[cfg(feature = "feast")]
+pub mod feast;
 mod fields;
 mod input;
 mod keys;

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::schema::{DataType, Group, MAX_FEATURES};
-use crate::value::{Value, time};
+use crate::value::{Value, narrow, time};
 
 const FORMAT: u8 = 1;
 const KIND: u8 = b'F';
@@ -36,12 +36,21 @@ pub(crate) fn encode(group: &Group, at: u64, values: &[Value]) -> Result<Vec<u8>
     }
     let cells = cells_at(features.len());
     let fixed = cells + group.offsets().last().copied().unwrap_or_default();
-    let variable: usize = values.iter().map(|value| value.variable().len()).sum();
+    let variable: usize = if group.has_variable() {
+        values.iter().map(|value| value.variable().len()).sum()
+    } else {
+        0
+    };
     let mut row = Vec::with_capacity(fixed + variable);
     write_header(&mut row, group, at);
     row.resize(cells, 0);
     for (position, (feature, value)) in features.iter().zip(values).enumerate() {
-        if value.is_null() {
+        if let (DataType::F32, Value::Float(value)) = (feature.data_type, value)
+            && let Some(value) = narrow(*value)
+        {
+            // What fills most rows goes the short way.
+            row.extend_from_slice(&value.to_le_bytes());
+        } else if value.is_null() {
             set_null(&mut row, position);
             row.resize(row.len() + feature.data_type.width(), 0);
         } else if matches!(feature.data_type, DataType::Str | DataType::Bytes) {
@@ -51,6 +60,9 @@ pub(crate) fn encode(group: &Group, at: u64, values: &[Value]) -> Result<Vec<u8>
         } else {
             write_cell(group, position, value, &mut row)?;
         }
+    }
+    if !group.has_variable() {
+        return Ok(row);
     }
     for (position, value) in values.iter().enumerate() {
         let is_variable = matches!(value, Value::Str(_) | Value::Bytes(_));
@@ -106,21 +118,13 @@ fn check(group: &Group, position: usize, value: &Value) -> Result<Value> {
 
 fn write_cell(group: &Group, position: usize, value: &Value, row: &mut Vec<u8>) -> Result<()> {
     let Some(feature) = group.features().get(position) else { return Ok(()) };
-    // What fills most rows goes the short way.
-    match (feature.data_type, value) {
-        (DataType::Vector(length), Value::Vector(values))
-            if values.len() == usize::from(length) =>
-        {
-            for value in values {
-                row.extend_from_slice(&value.to_le_bytes());
-            }
-            return Ok(());
-        }
-        (DataType::F64, Value::Float(value)) => {
+    if let (DataType::Vector(length), Value::Vector(values)) = (feature.data_type, value)
+        && values.len() == usize::from(length)
+    {
+        for value in values {
             row.extend_from_slice(&value.to_le_bytes());
-            return Ok(());
         }
-        _ => {}
+        return Ok(());
     }
     match (feature.data_type, check(group, position, value)?) {
         #[expect(clippy::cast_possible_truncation, reason = "the value was brought to the type")]

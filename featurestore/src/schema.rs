@@ -301,6 +301,8 @@ impl GroupBuilder {
     }
 
     /// Names the keys of the entities, in order; `<entity type>_id` if this is not called.
+    ///
+    /// A group keyed by nothing has one row, of [`Entity::none`](crate::Entity::none).
     pub fn keyed_by<N: Into<String>>(mut self, keys: impl IntoIterator<Item = N>) -> Self {
         self.0.keys = keys.into_iter().map(Into::into).collect();
         self
@@ -356,8 +358,8 @@ impl GroupBuilder {
         if group.features.is_empty() || MAX_FEATURES < group.features.len() {
             return problem(format!("a group has 1 to {MAX_FEATURES} features"));
         }
-        if group.keys.is_empty() || 16 < group.keys.len() {
-            return problem("entities have 1 to 16 keys".to_owned());
+        if 16 < group.keys.len() || group.keys.iter().any(String::is_empty) {
+            return problem("entities have up to 16 keys with names".to_owned());
         }
         let mut names = std::collections::HashSet::new();
         for feature in &group.features {
@@ -402,6 +404,8 @@ struct Registered {
     lineage: u16,
     /// Where each feature's cell begins, after the bitmap; and where the last one ends.
     offsets: Vec<usize>,
+    /// Whether some feature is text or bytes.
+    has_variable: bool,
 }
 
 impl Group {
@@ -419,7 +423,9 @@ impl Group {
             offsets.push(end);
         }
         let label = group.label();
-        Self(Arc::new(Registered { group, label, version, lineage, offsets }))
+        let is_variable = |own: &Feature| matches!(own.data_type, DataType::Str | DataType::Bytes);
+        let has_variable = group.features.iter().any(is_variable);
+        Self(Arc::new(Registered { group, label, version, lineage, offsets, has_variable }))
     }
 
     /// Returns the version of the definition, from 1.
@@ -436,6 +442,10 @@ impl Group {
 
     pub(crate) fn label_str(&self) -> &str {
         &self.0.label
+    }
+
+    pub(crate) fn has_variable(&self) -> bool {
+        self.0.has_variable
     }
 
     pub(crate) fn offsets(&self) -> &[usize] {

@@ -73,6 +73,26 @@ impl Value {
         })
     }
 
+    /// Whether [`of_type`](Self::of_type) succeeds; nothing is copied.
+    #[inline]
+    pub(crate) fn fits(&self, data_type: DataType) -> Result<(), String> {
+        match (data_type, self) {
+            (_, Self::Null)
+            | (DataType::Bool, Self::Bool(_))
+            | (DataType::I64, Self::Int(_))
+            | (DataType::F64, Self::Float(_))
+            | (DataType::Str, Self::Str(_))
+            | (DataType::Bytes, Self::Bytes(_)) => Ok(()),
+            (DataType::F32, Self::Float(value)) if narrow(*value).is_some() => Ok(()),
+            (DataType::Vector(length), Self::Vector(values))
+                if values.len() == usize::from(length) =>
+            {
+                Ok(())
+            }
+            _ => self.of_type(data_type).map(|_| ()),
+        }
+    }
+
     /// What kind of value this is, for messages.
     pub(crate) fn kind(&self) -> String {
         match self {
@@ -99,6 +119,7 @@ impl Value {
 
 /// The nearest 32-bit float, unless that is infinite where the value is not.
 #[expect(clippy::cast_possible_truncation, reason = "rounding is what is asked for")]
+#[inline]
 pub(crate) fn narrow(value: f64) -> Option<f32> {
     let narrow = value as f32;
     (narrow.is_infinite() == value.is_infinite()).then_some(narrow)

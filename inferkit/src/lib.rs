@@ -5,6 +5,8 @@ pub use inferkit_chatsession as chatsession;
 pub use inferkit_core as core;
 #[cfg(feature = "embcache")]
 pub use inferkit_embcache as embcache;
+#[cfg(feature = "featurestore")]
+pub use inferkit_featurestore as featurestore;
 #[cfg(feature = "modelserve")]
 pub use inferkit_modelserve as modelserve;
 #[cfg(feature = "ratelimit")]
@@ -23,6 +25,8 @@ pub mod prelude {
     pub use inferkit_core::{Connect as _, Driver as _, DriverExt as _, Leases as _};
     #[cfg(feature = "embcache")]
     pub use inferkit_embcache::{Embedder as _, EmbedderExt as _, EmbeddingCache as _};
+    #[cfg(feature = "featurestore")]
+    pub use inferkit_featurestore::{FeatureStore as _, FeatureStoreExt as _};
     #[cfg(feature = "modelserve")]
     pub use inferkit_modelserve::{
         ModelRegistry as _, ModelRouter as _, ModelRouterExt as _, Outcomes as _, ResultCache as _,

@@ -9,6 +9,7 @@ use crate::{Effort, Line, Result};
 mod chatsession;
 mod core;
 pub(crate) mod embcache;
+mod featurestore;
 mod modelserve;
 mod ratelimit;
 pub(crate) mod semcache;
@@ -36,6 +37,7 @@ pub const AREAS: &[Area] = &[
     Area { name: "chatsession", measure: |effort| Box::pin(chatsession::measure(effort)) },
     Area { name: "core", measure: |effort| Box::pin(core::measure(effort)) },
     Area { name: "embcache", measure: |effort| Box::pin(embcache::measure(effort)) },
+    Area { name: "featurestore", measure: |effort| Box::pin(featurestore::measure(effort)) },
     Area { name: "modelserve", measure: |effort| Box::pin(modelserve::measure(effort)) },
     Area { name: "ratelimit", measure: |effort| Box::pin(ratelimit::measure(effort)) },
     Area { name: "semcache", measure: |effort| Box::pin(semcache::measure(effort)) },

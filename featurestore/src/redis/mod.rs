@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use inferkit_core::keys::{Key, Namespace};
 use inferkit_core::{Batch, Cmd, DriverExt as _, DynDriver, Script};
 pub use read::ReadSlots;
+#[cfg(feature = "feast")]
+pub(crate) use read::micros;
 pub(crate) use write::typed;
 
 use crate::entity::Entity;

@@ -327,7 +327,7 @@ fn record(group: &Group, reply: Reply) -> Result<Option<Record>> {
 }
 
 /// The answer to `TIME`, in microseconds.
-fn micros(time: &[u64]) -> u64 {
+pub(crate) fn micros(time: &[u64]) -> u64 {
     let part = |place: usize| time.get(place).copied().unwrap_or(0);
     part(0).saturating_mul(1_000_000).saturating_add(part(1))
 }

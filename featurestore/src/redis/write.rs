@@ -1,4 +1,5 @@
-use inferkit_core::{Answers, Batch, Cmd, DriverExt as _, Script, Slot};
+use futures_util::future::join;
+use inferkit_core::{Batch, Cmd, DriverExt as _, FromReply as _, Reply, Script};
 
 use super::RedisFeatureStore;
 use crate::error::{Error, Result};
@@ -14,96 +15,116 @@ static PUT_HASH: Script = Script::new(include_str!("../scripts/put_hash.lua"));
 /// How many rows go to the server in one pipeline.
 const CHUNK: usize = 512;
 
-/// A row that was checked, in the form that is stored.
-enum Encoded {
-    Packed(Vec<u8>),
-    /// Fields and values, in turn.
-    Hash(u64, Vec<Vec<u8>>),
-}
-
 impl RedisFeatureStore {
     pub(super) async fn write_guarded(&self, group: &Group, rows: &[Row]) -> Result<Written> {
-        let encoded = encode(group, rows)?;
+        let push = |batch: &mut Batch, row: &Row| self.push_guarded(batch, group, row);
         let mut written = Written::default();
-        for (rows, encoded) in rows.chunks(CHUNK).zip(encoded.chunks(CHUNK)) {
-            let mut batch = Batch::new();
-            let slots: Vec<Slot<i64>> = rows
-                .iter()
-                .zip(encoded)
-                .map(|(row, encoded)| batch.push(self.guarded(group, row, encoded)))
-                .collect();
-            let mut answers: Answers = self.driver.run(batch).await?;
-            for slot in slots {
-                match answers.take(slot)? {
-                    0 => written.older += 1,
-                    _ => written.applied += 1,
-                }
+        let count = |reply: Reply| {
+            match i64::from_reply(reply)? {
+                0 => written.older += 1,
+                _ => written.applied += 1,
             }
-        }
+            Ok(())
+        };
+        self.send(group, rows, push, count).await?;
         Ok(written)
     }
 
     pub(super) async fn write_plain(&self, group: &Group, rows: &[Row]) -> Result<()> {
-        let encoded = encode(group, rows)?;
-        for (rows, encoded) in rows.chunks(CHUNK).zip(encoded.chunks(CHUNK)) {
+        let push = |batch: &mut Batch, row: &Row| self.push_plain(batch, group, row);
+        self.send(group, rows, push, |_| Ok(())).await
+    }
+
+    /// Checks all rows, then sends them in pipelines; while the server works on one, the next is encoded.
+    async fn send(
+        &self,
+        group: &Group,
+        rows: &[Row],
+        push: impl Fn(&mut Batch, &Row) -> Result<()>,
+        mut take: impl FnMut(Reply) -> Result<()>,
+    ) -> Result<()> {
+        for row in rows {
+            check(group, row)?;
+        }
+        let encode = |rows: Option<&[Row]>| {
             let mut batch = Batch::new();
-            for (row, encoded) in rows.iter().zip(encoded) {
-                self.push_plain(&mut batch, group, row, encoded);
+            for row in rows.unwrap_or_default() {
+                push(&mut batch, row)?;
             }
-            for reply in self.driver.pipeline(batch).await? {
-                reply?;
+            Ok::<_, Error>(batch)
+        };
+        let mut chunks = rows.chunks(CHUNK);
+        let mut batch = encode(chunks.next())?;
+        while !batch.is_empty() {
+            let next = async { encode(chunks.next()) };
+            let (answers, next) = join(self.driver.run(batch), next).await;
+            for reply in answers?.into_replies() {
+                take(reply?)?;
             }
+            batch = next?;
         }
         Ok(())
     }
 
-    fn guarded(&self, group: &Group, row: &Row, encoded: &Encoded) -> Cmd {
+    fn push_guarded(&self, batch: &mut Batch, group: &Group, row: &Row) -> Result<()> {
         let key = self.key(group, &row.entity);
-        match encoded {
-            Encoded::Packed(bytes) => {
-                Cmd::eval(&PUT, &[key]).arg(bytes).arg(group.ttl_millis()).idempotent()
+        let at = event_micros(row.at)?;
+        let cmd = match group.layout() {
+            Layout::Packed => {
+                let cmd = Cmd::eval(&PUT, &[key]).arg(packed::encode(group, at, &row.values)?);
+                cmd.arg(group.ttl_millis())
             }
-            Encoded::Hash(at, fields) => {
-                let cmd = Cmd::eval(&PUT_HASH, &[key]).arg(*at).arg(group.ttl_millis());
-                cmd.args(fields).idempotent()
+            Layout::Hash => {
+                let cmd = Cmd::eval(&PUT_HASH, &[key]).arg(at).arg(group.ttl_millis());
+                cmd.args(fields(group, row)?)
             }
-        }
+        };
+        batch.push::<Reply>(cmd.idempotent());
+        Ok(())
     }
 
-    fn push_plain(&self, batch: &mut Batch, group: &Group, row: &Row, encoded: &Encoded) {
+    fn push_plain(&self, batch: &mut Batch, group: &Group, row: &Row) -> Result<()> {
         let key = self.key(group, &row.entity);
+        let at = event_micros(row.at)?;
         let millis = group.ttl_millis();
-        match encoded {
-            Encoded::Packed(bytes) => {
+        match group.layout() {
+            Layout::Packed => {
+                let bytes = packed::encode(group, at, &row.values)?;
                 let cmd = Cmd::with_capacity("SET", bytes.len() + 96).key(&key).arg(bytes);
                 let cmd = if millis == 0 { cmd } else { cmd.arg("PX").arg(millis) };
-                batch.push::<()>(cmd.idempotent());
+                batch.push::<Reply>(cmd.idempotent());
             }
-            Encoded::Hash(at, fields) => {
-                batch.push::<u64>(Cmd::new("DEL").key(&key).idempotent());
-                let cmd = Cmd::new("HSET").key(&key).arg(text::TIME).arg(*at);
-                batch.push::<u64>(cmd.args(fields).idempotent());
+            Layout::Hash => {
+                batch.push::<Reply>(Cmd::new("DEL").key(&key).idempotent());
+                let cmd = Cmd::new("HSET").key(&key).arg(text::TIME).arg(at);
+                batch.push::<Reply>(cmd.args(fields(group, row)?).idempotent());
                 if millis != 0 {
-                    batch.push::<u64>(Cmd::new("PEXPIRE").key(&key).arg(millis).idempotent());
+                    batch.push::<Reply>(Cmd::new("PEXPIRE").key(&key).arg(millis).idempotent());
                 }
             }
         }
+        Ok(())
     }
 }
 
-/// Checks all rows, and brings them to the form that is stored.
-fn encode(group: &Group, rows: &[Row]) -> Result<Vec<Encoded>> {
-    let keys = group.keys().len();
-    rows.iter()
-        .map(|row| {
-            row.entity.check(group.entity_type(), keys)?;
-            let at = event_micros(row.at)?;
-            Ok(match group.layout() {
-                Layout::Packed => Encoded::Packed(packed::encode(group, at, &row.values)?),
-                Layout::Hash => Encoded::Hash(at, fields(group, row)?),
-            })
-        })
-        .collect()
+/// Checks a row without encoding it.
+fn check(group: &Group, row: &Row) -> Result<()> {
+    row.entity.check(group.entity_type(), group.keys().len())?;
+    event_micros(row.at)?;
+    let features = group.features();
+    if row.values.len() != features.len() {
+        let (expected, got) = (features.len(), row.values.len());
+        return Err(Error::RowLength { group: group.label(), expected, got });
+    }
+    for (feature, value) in features.iter().zip(&row.values) {
+        value.fits(feature.data_type).map_err(|got| Error::TypeMismatch {
+            group: group.label(),
+            feature: feature.name.clone(),
+            expected: feature.data_type.to_string(),
+            got,
+        })?;
+    }
+    Ok(())
 }
 
 fn fields(group: &Group, row: &Row) -> Result<Vec<Vec<u8>>> {
