@@ -152,6 +152,14 @@ impl Error {
         Self::Invalid { what: what.into(), problem: problem.into() }
     }
 
+    /// What a source of rows failed with; an error of this crate stays what it is.
+    pub(crate) fn source(row: u64, error: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        match error.downcast::<Self>() {
+            Ok(own) => *own,
+            Err(source) => Self::Source { row, source },
+        }
+    }
+
     pub(crate) fn corrupt(group: &str, problem: impl Into<String>) -> Self {
         Self::Corrupt { group: group.to_owned(), problem: problem.into() }
     }
