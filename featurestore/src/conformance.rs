@@ -461,8 +461,8 @@ pub async fn any_ids_are_kept_apart(store: &dyn FeatureStore) {
         store.write(&group, &rows).await.unwrap();
         let entities: Vec<Entity> = ids.iter().map(|id| Entity::new(*id)).collect();
         let matrix = store.read(&all(&group), &entities).await.unwrap();
-        for n in 0..ids.len() {
-            assert_eq!(matrix.row(n), [n as f32; 3], "{:?}", ids[n]);
+        for (n, id) in ids.iter().enumerate() {
+            assert_eq!(matrix.row(n), [n as f32; 3], "{id:?}");
         }
     }
 }

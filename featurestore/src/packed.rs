@@ -129,7 +129,7 @@ fn write_cell(group: &Group, position: usize, value: &Value, row: &mut Vec<u8>) 
     match (feature.data_type, check(group, position, value)?) {
         #[expect(clippy::cast_possible_truncation, reason = "the value was brought to the type")]
         (DataType::F32, Value::Float(value)) => {
-            row.extend_from_slice(&(value as f32).to_le_bytes())
+            row.extend_from_slice(&(value as f32).to_le_bytes());
         }
         #[expect(clippy::cast_possible_truncation, reason = "the value was brought to the type")]
         (DataType::I32, Value::Int(value)) => row.extend_from_slice(&(value as i32).to_le_bytes()),

@@ -1,6 +1,8 @@
 //! Feast's layout: byte for byte what Feast 0.67 writes, and the same behaviour as the other layouts.
 #![cfg(feature = "feast")]
 #![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
@@ -41,7 +43,7 @@ fn time(text: &str) -> SystemTime {
     let number = |range: std::ops::Range<usize>| text[range].parse::<u64>().unwrap();
     let (year, month, day) = (number(0..4), number(5..7), number(8..10));
     let months = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
-    let leap = |year: u64| u64::from(year % 4 == 0);
+    let leap = |year: u64| u64::from(year.is_multiple_of(4));
     let leaps = (1970..year).map(leap).sum::<u64>() + if month > 2 { leap(year) } else { 0 };
     let days = (year - 1970) * 365 + leaps + months[month as usize - 1] + day - 1;
     let seconds = days * 86_400 + number(11..13) * 3_600 + number(14..16) * 60 + number(17..19);

@@ -52,7 +52,7 @@ async fn everything_is_done_with_the_table_s_keys_and_permissions() {
     for group in &groups {
         input = input.all(group);
     }
-    store.read(&input.build().unwrap(), &[entity.clone()]).await.unwrap();
+    store.read(&input.build().unwrap(), std::slice::from_ref(&entity)).await.unwrap();
     let one = ModelInput::builder().all(&groups[0]).build().unwrap();
     store.read(&one, &[entity.clone(), Entity::new("nobody")]).await.unwrap();
     let dropped = FeatureGroup::builder("user", "dropped").feature("n", DataType::I64);

@@ -78,7 +78,8 @@ async fn the_newest_event_stays_on_a_cluster() {
 async fn no_write_revives_a_row_without_its_ttl() {
     let driver = support::shared(Flavor::Plain).await;
     let prefix = inferkit_localredis::unique_prefix();
-    let store = RedisFeatureStore::new(driver.clone(), Namespace::new(&prefix).unwrap());
+    let store =
+        RedisFeatureStore::new(std::sync::Arc::clone(&driver), Namespace::new(&prefix).unwrap());
     for (name, layout) in [("packed", Layout::Packed), ("hash", Layout::Hash)] {
         let group = FeatureGroup::builder("user", name)
             .layout(layout)

@@ -40,8 +40,8 @@ impl RedisFeatureStore {
         &self,
         group: &Group,
         rows: &[Row],
-        push: impl Fn(&mut Batch, &Row) -> Result<()>,
-        mut take: impl FnMut(Reply) -> Result<()>,
+        push: impl Fn(&mut Batch, &Row) -> Result<()> + Send + Sync,
+        mut take: impl FnMut(Reply) -> Result<()> + Send,
     ) -> Result<()> {
         for row in rows {
             check(group, row)?;
