@@ -4,6 +4,7 @@
 
 mod area;
 mod data;
+mod feast;
 mod npy;
 mod peer;
 mod peers;

@@ -70,7 +70,9 @@ async fn environment(package: &str) -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = cache.or(home).ok_or("set HOME or XDG_CACHE_HOME")?;
-    let folder = cache.join("inferkit").join(format!("peer-{}", package.replace("==", "-")));
+    let folder = cache
+        .join("inferkit")
+        .join(format!("peer-{}", package.replace("==", "-").replace(['[', ']'], "-")));
     let python = folder.join("bin/python");
     // Written last, so that half an environment is made again.
     let done = folder.join("complete");

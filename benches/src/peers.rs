@@ -2,6 +2,7 @@ use inferkit_localredis::{Flavor, Server};
 use tokio::sync::Mutex;
 
 use crate::area::{embcache::Hundred, semcache};
+use crate::feast::feast;
 use crate::peer::Peer;
 use crate::{Effort, Fixture, Line, Promise, Result};
 
@@ -47,5 +48,6 @@ pub async fn peers(effort: Effort) -> Result<Vec<Line>> {
             .await?;
         lines.push(check);
     }
+    lines.extend(feast(effort).await?);
     Ok(lines)
 }
