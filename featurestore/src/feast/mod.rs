@@ -41,7 +41,7 @@ static PUT: Script = Script::new(include_str!("../scripts/put_feast.lua"));
 const CHUNK: usize = 512;
 
 /// From so many fields on, the whole hash is read: a search for each costs the server more.
-const NAMED: usize = 48;
+const NAMED: usize = 64;
 
 /// Features in the layout of Feast's Redis online store.
 ///
@@ -277,7 +277,7 @@ impl FeatureStore for FeastStore {
         Err(Error::Unsupported("Feast's own writers share these hashes: use `write`"))
     }
 
-    /// One pipeline of an `HMGET` or, from 48 fields on, an `HGETALL` for each entity, and a `TIME` where something is
+    /// One pipeline of an `HMGET` or, from 64 fields on, an `HGETALL` for each entity, and a `TIME` where something is
     /// compared with the time.
     async fn read_into(
         &self,
