@@ -11,6 +11,11 @@
 //! | `inferkit_core_commands_total` | counter | `deployment`, `outcome` (`ok` or an error kind) | calls and batches sent |
 //! | `inferkit_core_command_seconds` | histogram | `deployment` | time from call to answer |
 //! | `inferkit_core_reconnects_total` | counter | `reason` (`broken`, `silent`, `moved`) | connections that a pool replaced |
+//! | `inferkit_featurestore_rows_total` | counter | `outcome` (`applied`, `older`) | rows that a stream brought |
+//! | `inferkit_featurestore_event_age_seconds` | histogram | | age of events when they were written |
+//! | `inferkit_mlevents_deliveries_total` | counter | `outcome` (`handled`, `retried`, `buried`, `released`, `healed`) | what became of deliveries; groups created again |
+//! | `inferkit_mlevents_trimmed_total` | counter | | events that were removed |
+//! | `inferkit_mlevents_overrun_total` | counter | | groups that lost events to a hard limit |
 //! | `inferkit_modelserve_results_total` | counter | `tier` (`exact`, `precomputed`, `popular`, `nothing`, `miss`) | questions, by the tier that answered |
 //! | `inferkit_ratelimit_decisions_total` | counter | `outcome` (`admitted`, `replayed`, `rejected`, `error`) | decisions |
 //! | `inferkit_ratelimit_acquire_seconds` | histogram | `outcome` | time of a decision |

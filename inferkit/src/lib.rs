@@ -7,6 +7,8 @@ pub use inferkit_core as core;
 pub use inferkit_embcache as embcache;
 #[cfg(feature = "featurestore")]
 pub use inferkit_featurestore as featurestore;
+#[cfg(feature = "mlevents")]
+pub use inferkit_mlevents as mlevents;
 #[cfg(feature = "modelserve")]
 pub use inferkit_modelserve as modelserve;
 #[cfg(feature = "ratelimit")]
@@ -27,6 +29,8 @@ pub mod prelude {
     pub use inferkit_embcache::{Embedder as _, EmbedderExt as _, EmbeddingCache as _};
     #[cfg(feature = "featurestore")]
     pub use inferkit_featurestore::{FeatureStore as _, FeatureStoreExt as _};
+    #[cfg(feature = "mlevents")]
+    pub use inferkit_mlevents::{EventBus as _, Handler as _};
     #[cfg(feature = "modelserve")]
     pub use inferkit_modelserve::{
         ModelRegistry as _, ModelRouter as _, ModelRouterExt as _, Outcomes as _, ResultCache as _,

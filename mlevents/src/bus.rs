@@ -295,6 +295,13 @@ pub trait EventBus: Debug + Send + Sync + 'static {
         count: usize,
     ) -> Result<Claimed>;
 
+    /// Returns the oldest entry that the group was given and has not acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    async fn oldest_pending(&self, reader: Reader<'_>) -> Result<Option<EntryId>>;
+
     /// Acknowledges deliveries and returns how many had not been.
     ///
     /// # Errors

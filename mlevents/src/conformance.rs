@@ -625,7 +625,8 @@ pub async fn order_is_kept_by_subject(bus: Bus) {
         (0..400).map(|n| event(n).about(format!("model {}", n % SUBJECTS)).unwrap()).collect();
     let consumer = |name: &str| {
         let config = config("g").ordered(millis(600)).concurrency(10).named(name);
-        Consumer::new(Arc::clone(&bus), topic.clone(), config).with_leases(leases.clone())
+        Consumer::new(Arc::clone(&bus), topic.clone(), config)
+            .with_leases(Arc::<MemoryLeases>::clone(&leases))
     };
     let count = || handled.lock().unwrap().values().map(Vec::len).sum::<usize>();
     let (a, b, c) = (consumer("a"), consumer("b"), consumer("c"));

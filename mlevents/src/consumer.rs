@@ -597,13 +597,18 @@ impl Consumer {
                 claimed.map(|claimed| {
                     from = claimed.next;
                     left_behind = claimed.next.is_some();
-                    claimed.deliveries
+                    Some(claimed.deliveries)
                 })
             } else {
-                self.bus.read(reader, self.config.concurrency, self.config.wait).await
+                self.read_in_order(reader).await
             };
             let deliveries = match taken {
-                Ok(deliveries) => deliveries,
+                Ok(Some(deliveries)) => deliveries,
+                // A read whose answer was lost has taken older events.
+                Ok(None) => {
+                    (left_behind, from) = (true, None);
+                    continue;
+                }
                 Err(error) => {
                     self.recover(error, &mut pause).await?;
                     pause.wait_if_begun().await;
@@ -628,6 +633,21 @@ impl Consumer {
             }
         }
         Ok(())
+    }
+
+    /// Takes the next events of a partition; `None` if older ones are not done.
+    ///
+    /// A read can reach the server after its reader gave it up. What it took comes before whatever is read later, and is
+    /// known by then.
+    async fn read_in_order(&self, reader: Reader<'_>) -> Result<Option<Vec<Delivery>>> {
+        let deliveries = self.bus.read(reader, self.config.concurrency, self.config.wait).await?;
+        if let Some(first) = deliveries.first()
+            && let Some(oldest) = self.bus.oldest_pending(reader).await?
+            && oldest < first.entry
+        {
+            return Ok(None);
+        }
+        Ok(Some(deliveries))
     }
 
     /// Handles an event until it is handled or given up; `false` if the consumer was stopped before.

@@ -2,6 +2,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use inferkit_core::Cmd;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -168,20 +169,24 @@ impl Event {
         self.subject.as_deref().unwrap_or(&self.id)
     }
 
-    /// The fields of a stream's entry, in an order that never changes, so that their names are stored once.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (&'static str, Bytes)> + '_ {
+    /// Appends the fields of a stream's entry to a command, in an order that never changes, so that their names are stored
+    /// once.
+    pub(crate) fn write(&self, mut cmd: Cmd) -> Cmd {
         let time = humantime::format_rfc3339_micros(self.time).to_string();
-        [
-            (ID, Some(text(&self.id))),
-            (TYPE, Some(text(&self.kind))),
-            (SOURCE, Some(text(&self.source))),
-            (TIME, Some(Bytes::from(time))),
-            (SUBJECT, Some(text(self.subject.as_deref().unwrap_or_default()))),
-            (DATA, Some(self.data.clone())),
-            (ONLY, self.only.as_deref().map(text)),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
+        for (name, value) in [
+            (ID, self.id.as_bytes()),
+            (TYPE, self.kind.as_bytes()),
+            (SOURCE, self.source.as_bytes()),
+            (TIME, time.as_bytes()),
+            (SUBJECT, self.subject.as_deref().unwrap_or_default().as_bytes()),
+            (DATA, &self.data),
+        ] {
+            cmd = cmd.arg(name).arg(value);
+        }
+        match &self.only {
+            Some(only) => cmd.arg(ONLY).arg(only),
+            None => cmd,
+        }
     }
 
     /// Reads the fields of an entry; the error says what is wrong with it.
@@ -213,10 +218,6 @@ const TIME: &str = "ce_time";
 const SUBJECT: &str = "ce_subject";
 const DATA: &str = "data";
 pub(crate) const ONLY: &str = "only";
-
-fn text(text: &str) -> Bytes {
-    Bytes::copy_from_slice(text.as_bytes())
-}
 
 /// The data may be anything, so only its length is shown.
 impl fmt::Debug for Event {

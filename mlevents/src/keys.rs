@@ -8,6 +8,7 @@ pub const KEYS: &[KeyFamily] = &[
         "stream",
         Ttl::Never("events stay until `trim` removes them, never before every group has them"),
         &[
+            "EXISTS",
             "XADD",
             "XREADGROUP",
             "XACK",

@@ -244,6 +244,10 @@ impl EventBus for MemoryEventBus {
         })
     }
 
+    async fn oldest_pending(&self, reader: Reader<'_>) -> Result<Option<EntryId>> {
+        self.with_group(reader, |group, _| group.pending.keys().next().copied())
+    }
+
     async fn ack(&self, reader: Reader<'_>, entries: &[EntryId]) -> Result<u64> {
         self.with(reader.topic, reader.partition, |partition| {
             let Some(group) = partition.groups.get_mut(reader.group) else { return Ok(0) };

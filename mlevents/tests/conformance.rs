@@ -1,5 +1,7 @@
 //! The suite on memory, on Redis through redis-rs and through fred, on Valkey and on a cluster.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::sync::Arc;

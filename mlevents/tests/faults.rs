@@ -62,7 +62,7 @@ fn is_bad(n: u64) -> bool {
     n % 97 == 13
 }
 
-async fn driver(url: &str) -> (Pool, DynDriver) {
+fn driver(url: &str) -> (Pool, DynDriver) {
     let config = PoolConfig::single(url).unwrap().with_timeout(Duration::from_millis(1_500));
     let pool = Pool::new(config);
     (pool.clone(), pool.into_driver())
@@ -76,7 +76,7 @@ async fn consume(
     effects: Arc<Effects>,
     stop: impl Future<Output = ()>,
 ) {
-    let (pool, driver) = driver(&url).await;
+    let (pool, driver) = driver(&url);
     let namespace = Namespace::new(&prefix).unwrap();
     let bus =
         RedisEventBus::new(Arc::clone(&driver), namespace.clone()).with_connect(Arc::new(pool));
@@ -114,7 +114,7 @@ async fn story(seed: u64, ordered: bool) {
     let prefix = unique_prefix();
     let topic = Topic::new("faults").unwrap().with_partitions(3).unwrap();
     let effects = Arc::new(Effects::default());
-    let (_, admin) = driver(&url).await;
+    let (_, admin) = driver(&url);
     let bus = RedisEventBus::new(Arc::clone(&admin), Namespace::new(&prefix).unwrap());
 
     let publisher = {
@@ -172,7 +172,7 @@ async fn story(seed: u64, ordered: bool) {
             _ => tokio::task::block_in_place(|| server.restart()).unwrap(),
         }
     }
-    let good = usize::try_from((0..EVENTS).filter(|n| !is_bad(*n)).count()).unwrap();
+    let good = (0..EVENTS).filter(|n| !is_bad(*n)).count();
     let bad = EVENTS - good as u64;
     let begun = Instant::now();
     loop {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join;
 use inferkit_core::keys::{Key, Namespace};
 use inferkit_core::{
     Batch, Cmd, Connect, DriverExt as _, DynDriver, Error as Backend, ErrorKind, FromReply, Reply,
@@ -98,8 +99,7 @@ impl RedisEventBus {
 
     fn add(&self, topic: &Topic, event: &Event) -> Cmd {
         let key = self.stream(topic, topic.partition_of(event));
-        let cmd = Cmd::with_capacity("XADD", 224 + event.data.len()).key(key).arg("*");
-        event.fields().fold(cmd, |cmd, (name, value)| cmd.arg(name).arg(value))
+        event.write(Cmd::with_capacity("XADD", 256 + event.data.len()).key(key).arg("*"))
     }
 
     /// The deliveries of entries that were read; those of others' dead letters are acknowledged.
@@ -164,11 +164,19 @@ impl EventBus for RedisEventBus {
     /// One pipeline of an `XADD` for each event, for every 512.
     async fn publish(&self, topic: &Topic, events: &[Event]) -> Result<Vec<EntryId>> {
         let mut published = Vec::with_capacity(events.len());
-        for events in events.chunks(CHUNK) {
-            let batch: Batch = events.iter().map(|event| self.add(topic, event)).collect();
-            for reply in self.driver.pipeline(batch).await? {
+        let encode = |events: Option<&[Event]>| -> Batch {
+            events.unwrap_or_default().iter().map(|event| self.add(topic, event)).collect()
+        };
+        let mut chunks = events.chunks(CHUNK);
+        let mut batch = encode(chunks.next());
+        while !batch.is_empty() {
+            // While the server works on one, the next is encoded.
+            let next = async { encode(chunks.next()) };
+            let (replies, next) = join(self.driver.pipeline(batch), next).await;
+            for reply in replies? {
                 published.push(EntryId::from_reply(reply?)?);
             }
+            batch = next;
         }
         Ok(published)
     }
@@ -183,8 +191,7 @@ impl EventBus for RedisEventBus {
                 let partition = topic.partition_of(event);
                 let keys = [self.stream(topic, partition), self.beside(topic, partition, "ids")];
                 let cmd = Cmd::eval(&PUBLISH_ONCE, &keys).arg(event.id()).arg(millis(REMEMBERED));
-                let cmd = event.fields().fold(cmd, |cmd, (name, value)| cmd.arg(name).arg(value));
-                slots.push(batch.push(cmd.idempotent()));
+                slots.push(batch.push(event.write(cmd).idempotent()));
             }
             let mut answers = self.driver.run(batch).await?;
             for slot in slots {
@@ -318,6 +325,17 @@ impl EventBus for RedisEventBus {
         claimed.sort_unstable_by_key(|(entry, _)| entry.id);
         let deliveries = self.deliver(reader, claimed).await?;
         Ok(Claimed::new(deliveries, Some(next).filter(|next| *next != EntryId::default())))
+    }
+
+    /// One `XPENDING`.
+    async fn oldest_pending(&self, reader: Reader<'_>) -> Result<Option<EntryId>> {
+        reader.topic.check(reader.partition)?;
+        let cmd = Cmd::new("XPENDING").key(self.stream(reader.topic, reader.partition));
+        let answer: inferkit_core::Result<Vec<Reply>> =
+            self.driver.query(cmd.arg(reader.group).readonly()).await;
+        let summary = answer.map_err(|error| no_group(error, reader))?;
+        let oldest = summary.into_iter().nth(1).unwrap_or(Reply::Nil);
+        Ok(Option::<EntryId>::from_reply(oldest)?)
     }
 
     /// One `EVALSHA` for every 512 entries.
