@@ -131,10 +131,13 @@ async fn train(services: &Services) -> Result<()> {
 /// Evaluates each epoch; its process dies in the middle of the third one, and another takes over.
 async fn evaluator(services: Arc<Services>, deployed: Arc<AtomicBool>) -> Result<()> {
     let crashed = Arc::new(AtomicBool::new(false));
+    let evaluated = Arc::new(AtomicU32::new(0));
     let evaluate = handler({
         let (services, crashed) = (Arc::clone(&services), Arc::clone(&crashed));
+        let evaluated = Arc::clone(&evaluated);
         move |delivery| {
             let (services, crashed) = (Arc::clone(&services), Arc::clone(&crashed));
+            let evaluated = Arc::clone(&evaluated);
             async move {
                 let event = delivery.event.map_err(Failure::reject)?;
                 let Training::Epoch { epoch, loss } = event.to_enum().map_err(Failure::reject)?
@@ -151,6 +154,7 @@ async fn evaluator(services: Arc<Services>, deployed: Arc<AtomicBool>) -> Result
                     "evaluator: epoch {epoch} has accuracy {accuracy:.3} (delivery {attempt})"
                 );
                 services.publish("evaluator", &Training::Evaluated { epoch, accuracy }).await?;
+                evaluated.fetch_add(1, Ordering::SeqCst);
                 Ok(())
             }
         }
@@ -161,7 +165,8 @@ async fn evaluator(services: Arc<Services>, deployed: Arc<AtomicBool>) -> Result
         () = until(|| crashed.load(Ordering::SeqCst)) => {}
     }
     let second = services.consumer("evaluator");
-    second.run(&evaluate, until(|| deployed.load(Ordering::SeqCst))).await?;
+    let is_over = || deployed.load(Ordering::SeqCst) && evaluated.load(Ordering::SeqCst) == EPOCHS;
+    second.run(&evaluate, until(is_over)).await?;
     Ok(())
 }
 

@@ -1,10 +1,13 @@
 use std::time::{Duration, SystemTime};
 
+use crate::entity::Entity;
 use crate::error::{Error, Result};
 use crate::input::{Cell, ModelInput, OnStale, PlannedGroup, Take};
 use crate::packed::{PackedRow, array};
-use crate::schema::DataType;
-use crate::value::{Value, micros, narrow, time};
+use crate::row::Record;
+use crate::schema::{DataType, Group};
+use crate::store::rows_of;
+use crate::value::{Value, event_micros, micros, narrow, time};
 
 /// Whether a matrix holds the stored value of a feature.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -97,6 +100,41 @@ impl Matrix {
     pub fn age(&self, row: usize, group: usize) -> Option<Duration> {
         let at = *self.events.get(row * self.groups..(row + 1) * self.groups)?.get(group)?;
         (at != MISSING).then(|| Some(Duration::from_micros(self.now?.saturating_sub(at))))?
+    }
+
+    /// Fills the matrix from records, for an implementor of [`FeatureStore`](crate::FeatureStore): `find` returns what is
+    /// stored of an entity in a group, and `now` is the store's clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`FeatureStore::read_into`](crate::FeatureStore::read_into), and what `find` fails with.
+    pub fn fill(
+        &mut self,
+        input: &ModelInput,
+        entities: &[Entity],
+        now: SystemTime,
+        find: impl Fn(&Group, &Entity) -> Result<Option<Record>>,
+    ) -> Result<()> {
+        let rows = rows_of(input, entities)?;
+        let now = micros(now).and_then(|now| u64::try_from(now).ok());
+        self.begin(input, rows, now.filter(|_| input.0.needs_time));
+        let types = input.0.entity_types.len().max(1);
+        for (row, entities) in entities.chunks(types).enumerate() {
+            for (group, planned) in input.0.groups.iter().enumerate() {
+                let place = Place { row, group };
+                let Some(entity) = entities.get(planned.entity) else { continue };
+                let Some(record) = find(&planned.group, entity)? else {
+                    self.fill_missing(planned, place)?;
+                    continue;
+                };
+                let at = event_micros(record.at())?;
+                self.fill_values(planned, place, at, |position| {
+                    let value = record.values.get(position).and_then(|(_, value)| value.clone());
+                    Ok(value.map(Stored::Value))
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes room for `rows` rows of `input`; all statuses are [`Status::Present`] and all rows missing.

@@ -8,12 +8,10 @@ use inferkit_core::{Clock, SystemClock};
 use crate::entity::Entity;
 use crate::error::{Error, Result};
 use crate::input::ModelInput;
-use crate::matrix::{Matrix, Place, Stored};
+use crate::matrix::Matrix;
 use crate::row::{Record, Row};
 use crate::schema::{FeatureGroup, Group};
-use crate::store::{
-    EntityPage, FeatureStore, Meeting, Written, expiry, increment_position, meet, rows_of,
-};
+use crate::store::{EntityPage, FeatureStore, Meeting, Written, expiry, increment_position, meet};
 use crate::value::{Value, event_micros, time};
 
 /// Features in memory: for tests and tools.
@@ -99,6 +97,15 @@ impl MemoryFeatureStore {
         }))
     }
 
+    fn record_of(&self, group: &Group, entity: &Entity) -> Result<Option<Record>> {
+        let Some(kept) = self.kept(group, entity)? else { return Ok(None) };
+        let at = i64::try_from(kept.at).ok().and_then(time).unwrap_or(SystemTime::UNIX_EPOCH);
+        let values = group.features().iter().enumerate().map(|(position, feature)| {
+            (feature.name.clone(), kept.values.get(position).cloned().flatten())
+        });
+        Ok(Some(Record::new(at, values.collect())))
+    }
+
     fn kept(&self, group: &Group, entity: &Entity) -> Result<Option<Kept>> {
         let kept = self.with(|state, _| state.rows.get(&key(group, entity)).cloned());
         match kept {
@@ -162,23 +169,8 @@ impl FeatureStore for MemoryFeatureStore {
         entities: &[Entity],
         matrix: &mut Matrix,
     ) -> Result<()> {
-        let rows = rows_of(input, entities)?;
-        let now = u64::try_from(self.clock.now().as_micros()).unwrap_or(u64::MAX);
-        matrix.begin(input, rows, input.0.needs_time.then_some(now));
-        let types = input.0.entity_types.len().max(1);
-        for (row, entities) in entities.chunks(types).enumerate() {
-            for (group, planned) in input.0.groups.iter().enumerate() {
-                let place = Place { row, group };
-                let Some(entity) = entities.get(planned.entity) else { continue };
-                match self.kept(&planned.group, entity)? {
-                    None => matrix.fill_missing(planned, place)?,
-                    Some(kept) => matrix.fill_values(planned, place, kept.at, |position| {
-                        Ok(kept.values.get(position).cloned().flatten().map(Stored::Value))
-                    })?,
-                }
-            }
-        }
-        Ok(())
+        let now = SystemTime::UNIX_EPOCH + self.clock.now();
+        matrix.fill(input, entities, now, |group, entity| self.record_of(group, entity))
     }
 
     async fn records(&self, group: &Group, entities: &[Entity]) -> Result<Vec<Option<Record>>> {
@@ -186,13 +178,7 @@ impl FeatureStore for MemoryFeatureStore {
             .iter()
             .map(|entity| {
                 entity.check(group.entity_type(), group.keys().len())?;
-                let Some(kept) = self.kept(group, entity)? else { return Ok(None) };
-                let at =
-                    i64::try_from(kept.at).ok().and_then(time).unwrap_or(SystemTime::UNIX_EPOCH);
-                let values = group.features().iter().enumerate().map(|(position, feature)| {
-                    (feature.name.clone(), kept.values.get(position).cloned().flatten())
-                });
-                Ok(Some(Record::new(at, values.collect())))
+                self.record_of(group, entity)
             })
             .collect()
     }

@@ -160,14 +160,35 @@ pub struct DeadLetter {
     pub event: Result<Event, String>,
 }
 
+impl DeadLetter {
+    /// Makes a dead letter of a delivery, for an implementor of [`EventBus`].
+    #[must_use]
+    pub fn new(entry: EntryId, group: &str, reason: &str, delivery: &Delivery) -> Self {
+        Self {
+            partition: delivery.partition,
+            entry,
+            origin: delivery.entry,
+            group: group.to_owned(),
+            reason: reason.to_owned(),
+            attempts: delivery.attempt,
+            event: delivery.event.clone(),
+        }
+    }
+}
+
 /// What is removed from a topic; see [`EventBus::trim`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[must_use]
+#[non_exhaustive]
 pub struct Trim {
-    pub(crate) age: Option<Duration>,
-    pub(crate) length: Option<u64>,
-    pub(crate) bytes: Option<u64>,
-    pub(crate) hard: Option<u64>,
+    /// Events that are older are removed.
+    pub age: Option<Duration>,
+    /// So many events are kept.
+    pub length: Option<u64>,
+    /// About so many bytes are kept.
+    pub bytes: Option<u64>,
+    /// No more than so many events are kept, also where groups need them.
+    pub hard: Option<u64>,
 }
 
 impl Trim {

@@ -130,6 +130,20 @@ impl Event {
         self.subject.as_deref()
     }
 
+    /// Returns the one group that the event is meant for, where it was [taken back](crate::EventBus::requeue) from the dead
+    /// letters.
+    #[must_use]
+    pub fn meant_for(&self) -> Option<&str> {
+        self.only.as_deref()
+    }
+
+    /// Means the event for one group, for an implementor of [`EventBus`](crate::EventBus).
+    #[must_use]
+    pub fn for_group(mut self, group: &str) -> Self {
+        self.only = Some(group.to_owned());
+        self
+    }
+
     /// Returns the data as it is stored: JSON.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {

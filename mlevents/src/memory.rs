@@ -285,15 +285,7 @@ impl EventBus for MemoryEventBus {
             }
             partition.last_dead = next(partition.last_dead, now);
             let entry = partition.last_dead;
-            let letter = DeadLetter {
-                partition: reader.partition,
-                entry,
-                origin: delivery.entry,
-                group: reader.group.to_owned(),
-                reason: reason.to_owned(),
-                attempts: delivery.attempt,
-                event: delivery.event.clone(),
-            };
+            let letter = DeadLetter::new(entry, reader.group, reason, delivery);
             partition.dead.insert(entry, letter);
             true
         }))
