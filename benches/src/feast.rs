@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use crate::peer::Peer;
 use crate::{Effort, Line, Promise, Result, median_micros};
 
-const FEATURES: usize = 50;
+const FEATURES: i64 = 50;
 const ENTITIES: i64 = 2_000;
 const BATCH: i64 = 100;
 
@@ -81,7 +81,7 @@ fn event() -> SystemTime {
 
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
 fn values(id: i64) -> Vec<f32> {
-    (0..FEATURES).map(|feature| ((id * 31 + feature as i64 * 7) % 1_000) as f32 * 0.5).collect()
+    (0..FEATURES).map(|feature| ((id * 31 + feature * 7) % 1_000) as f32 * 0.5).collect()
 }
 
 async fn reads_what_feast_wrote(store: &FeastStore, wide: &Group) -> Result<()> {

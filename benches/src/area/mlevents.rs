@@ -23,6 +23,8 @@ pub(super) async fn measure(effort: Effort) -> Result<Vec<Line>> {
     Ok(vec![bench.publish(effort).await?, bench.consume(effort).await?])
 }
 
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
 struct Bench {
     driver: DynDriver,
     raw: MultiplexedConnection,
@@ -41,11 +43,11 @@ fn rate(count: usize, start: Instant) -> f64 {
 
 impl Bench {
     /// The fields of an entry that was published, so that the bare side writes the same.
-    async fn fields(&self, stream: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    async fn fields(&self, stream: &str) -> Result<Fields> {
         let mut raw = self.raw.clone();
         let mut cmd = redis::cmd("XRANGE");
         cmd.arg(stream).arg("-").arg("+").arg("COUNT").arg(1);
-        let entries: Vec<(String, Vec<(Vec<u8>, Vec<u8>)>)> = cmd.query_async(&mut raw).await?;
+        let entries: Vec<(String, Fields)> = cmd.query_async(&mut raw).await?;
         Ok(entries.into_iter().next().ok_or("there is no entry")?.1)
     }
 

@@ -5,7 +5,7 @@
 //! Feast keeps its definitions in a registry of its own, so [`register`](FeatureStore::register) sends nothing: declare
 //! each view as a group with the view's name, its join keys and its features in any order.
 //!
-//! - [`DataType::F32`](crate::DataType::F32) is Feast's Float32, `F64` Float64, `I32` Int32, `I64` Int64, `Bool` Bool, `Str`
+//! - [`DataType::F32`] is Feast's Float32, `F64` Float64, `I32` Int32, `I64` Int64, `Bool` Bool, `Str`
 //!   String, `Bytes` Bytes, `Time` UnixTimestamp (whole seconds), `Vector(n)` `Array(Float32)` of that length.
 //!   [`FeastStore::values`] reads the other lists.
 //! - An [`EntityKey`](crate::EntityKey) of a number is an INT64, unless its join key was
