@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use inferkit_core::keys::{Key, Namespace};
 use inferkit_core::observe::{self, Stopwatch};
-use inferkit_core::{Clock, Cmd, DriverExt as _, DynDriver, ErrorKind, Script};
+use inferkit_core::{
+    Answers, Batch, Clock, Cmd, DriverExt as _, DynDriver, ErrorKind, Script, Slot,
+};
 use tracing::field::Empty;
 use tracing::{Instrument as _, debug_span};
 
@@ -181,16 +183,48 @@ impl RedisRateLimiter {
         Ok(Decision::Admitted(permit))
     }
 
-    async fn look(&self, policy: &Policy, demand: &Demand) -> Result<Report> {
-        let shared = &self.shared;
-        let layout = Layout::of(&shared.namespace, policy)?;
+    /// Appends a [`peek`](RateLimiter::peek) to a batch, so that it shares its round trip.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyPolicy`](crate::Error::EmptyPolicy): nothing is appended.
+    pub fn push_peek(
+        &self,
+        batch: &mut Batch,
+        policy: &Policy,
+        demand: &Demand,
+    ) -> Result<Slot<Vec<i64>>> {
+        let layout = Layout::of(&self.shared.namespace, policy)?;
+        Ok(batch.push(self.peek_cmd(&layout, demand)))
+    }
+
+    /// Takes the answer to [`push_peek`](Self::push_peek), of the same policy and demand.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`](crate::Error::Backend).
+    pub fn take_peek(
+        &self,
+        answers: &mut Answers,
+        slot: Slot<Vec<i64>>,
+        policy: &Policy,
+        demand: &Demand,
+    ) -> Result<Report> {
+        let layout = Layout::of(&self.shared.namespace, policy)?;
+        peeked(&layout, demand, &answers.take(slot)?)
+    }
+
+    fn peek_cmd(&self, layout: &Layout<'_>, demand: &Demand) -> Cmd {
         let keys: Vec<&Key> = layout.groups.iter().map(|group| &group.key).collect();
         let spec = layout.acquire(&demand.weights, false, None);
-        let cmd = shared.timed(Cmd::eval(shared.scripts.peek, &keys).arg("").arg(&spec));
-        let reply: Vec<i64> = shared.driver.query(cmd.idempotent()).await?;
-        // Nothing is charged, so what is told is the state before.
-        let (_, _, report) = read_as(&layout, &demand.weights, &reply, false)?;
-        Ok(report)
+        let cmd = Cmd::eval(self.shared.scripts.peek, &keys).arg("").arg(&spec);
+        self.shared.timed(cmd).idempotent()
+    }
+
+    async fn look(&self, policy: &Policy, demand: &Demand) -> Result<Report> {
+        let layout = Layout::of(&self.shared.namespace, policy)?;
+        let reply: Vec<i64> = self.shared.driver.query(self.peek_cmd(&layout, demand)).await?;
+        peeked(&layout, demand, &reply)
     }
 }
 
@@ -228,6 +262,12 @@ impl Shared {
             .args(ids);
         self.timed(cmd).idempotent()
     }
+}
+
+/// Nothing is charged, so what is told is the state before.
+fn peeked(layout: &Layout<'_>, demand: &Demand, reply: &[i64]) -> Result<Report> {
+    let (_, _, report) = read_as(layout, &demand.weights, reply, false)?;
+    Ok(report)
 }
 
 /// What a reply of `acquire` says: its status, the time of the server in ticks, and the tiers.
