@@ -138,10 +138,15 @@ async fn stress(flavor: Flavor) {
     assert_eq!(session.tokens, 3 * 4000);
     assert_eq!(summary.messages, 4000 - recent.entries.len() as u64);
     // What is trimmed is in a summary, and nothing else.
-    let base = session.base.unwrap();
     let log = store.read(&s, Range::All).await.unwrap().unwrap();
-    assert!(log.iter().all(|entry| base.upto < entry.id));
-    assert_eq!(log.len() as u64, 4000 - base.messages);
+    match &session.base {
+        Some(base) => {
+            assert!(log.iter().all(|entry| base.upto < entry.id));
+            assert_eq!(log.len() as u64, 4000 - base.messages);
+        }
+        // Only the one without a lease was quick enough, and it does not trim.
+        None => assert_eq!(log.len(), 4000),
+    }
     let archived = archive.load(&s).await.unwrap().map_or(0, |transcript| transcript.entries.len());
     println!(
         "{flavor:?}: {} connections killed, {} summaries stored, {} dropped, {} repeated messages, {archived} archived",

@@ -9,13 +9,13 @@ use arrow_array::types::{
     UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, RecordBatch};
-use arrow_schema::{DataType as ArrowType, TimeUnit};
+use arrow_schema::{DataType as ArrowType, Schema, TimeUnit};
 use bytes::Bytes;
 
 use crate::entity::{Entity, EntityKey};
 use crate::error::{Error, Result};
 use crate::row::Row;
-use crate::schema::{DataType, Group};
+use crate::schema::{DataType, FeatureGroup, Group, GroupBuilder};
 use crate::value::{Value, time};
 
 /// Which columns of a batch or file are what.
@@ -47,6 +47,30 @@ impl Columns {
     /// Names the columns of the entity's keys; all rows have the same event time.
     pub fn at<N: Into<String>>(entity: impl IntoIterator<Item = N>, at: SystemTime) -> Self {
         Self { entity: entity.into_iter().map(Into::into).collect(), time: None, at: Some(at) }
+    }
+
+    /// Starts the definition of a group with a feature for each column of a schema but those of the entity and the time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for a column that no feature can hold, such as a list whose length is not fixed.
+    pub fn group(&self, entity_type: &str, name: &str, schema: &Schema) -> Result<GroupBuilder> {
+        let mut group = FeatureGroup::builder(entity_type, name).keyed_by(self.entity.clone());
+        for field in schema.fields() {
+            let column = field.name();
+            if self.entity.contains(column) || self.time.as_ref() == Some(column) {
+                continue;
+            }
+            let data_type = feature_type(field.data_type()).ok_or_else(|| {
+                let what = format!("column {column}");
+                Error::invalid(
+                    what,
+                    format!("no feature holds an Arrow {}: leave it out", field.data_type()),
+                )
+            })?;
+            group = group.feature(column, data_type);
+        }
+        Ok(group)
     }
 
     /// Makes rows of a record batch.
@@ -116,6 +140,26 @@ impl Columns {
         }
         Ok(rows)
     }
+}
+
+/// The type of a feature that holds a column of this type; `None` if there is none, or its length is not known.
+fn feature_type(column: &ArrowType) -> Option<DataType> {
+    Some(match column {
+        ArrowType::Boolean => DataType::Bool,
+        ArrowType::Int8
+        | ArrowType::Int16
+        | ArrowType::Int32
+        | ArrowType::UInt8
+        | ArrowType::UInt16 => DataType::I32,
+        ArrowType::Int64 | ArrowType::UInt32 | ArrowType::UInt64 => DataType::I64,
+        ArrowType::Float32 => DataType::F32,
+        ArrowType::Float64 => DataType::F64,
+        ArrowType::Utf8 | ArrowType::LargeUtf8 | ArrowType::Utf8View => DataType::Str,
+        ArrowType::Binary | ArrowType::LargeBinary | ArrowType::BinaryView => DataType::Bytes,
+        ArrowType::Timestamp(..) => DataType::Time,
+        ArrowType::FixedSizeList(_, length) => DataType::Vector(u16::try_from(*length).ok()?),
+        _ => return None,
+    })
 }
 
 /// The value in a row of a column; `None` for types that no feature has.
@@ -200,13 +244,14 @@ fn vector(values: &Arc<dyn Array>) -> Option<Value> {
 }
 
 #[cfg(feature = "parquet")]
-pub use self::files::{parquet_rows, read_parquet};
+pub use self::files::{parquet_rows, parquet_schema, read_parquet};
 
 #[cfg(feature = "parquet")]
 mod files {
     use std::fs::File;
     use std::path::Path;
 
+    use arrow_schema::SchemaRef;
     use futures_util::stream;
     use parquet::arrow::ProjectionMask;
     use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -264,6 +309,21 @@ mod files {
                 Err(error) => Some((Err(error), Self::Done)),
             }
         }
+    }
+
+    /// Returns the columns of a Parquet file, and how many rows it has.
+    ///
+    /// This blocks: call it outside of async threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Source`].
+    pub fn parquet_schema(path: &Path) -> Result<(SchemaRef, u64)> {
+        let file = File::open(path).map_err(|error| source(0, error))?;
+        let builder =
+            ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| source(0, error))?;
+        let rows = builder.metadata().file_metadata().num_rows();
+        Ok((std::sync::Arc::clone(builder.schema()), u64::try_from(rows).unwrap_or_default()))
     }
 
     /// Opens a Parquet file and returns how many rows it has, and its batches.

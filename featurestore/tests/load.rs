@@ -258,6 +258,12 @@ mod files {
         let path = directory.path().join("rows.parquet");
         write(&path, 10_000);
         let store = redis().await;
+        let (schema, rows) = inferkit_featurestore::arrow::parquet_schema(&path).unwrap();
+        let inferred = Columns::new(["user_id", "item_id"], "event_timestamp");
+        let inferred = inferred.group("pair", "inferred", &schema).unwrap().build().unwrap();
+        let types: Vec<_> = inferred.features().iter().map(|own| own.data_type()).collect();
+        let expected = [DataType::I64, DataType::F64, DataType::Bool, DataType::Vector(3)];
+        assert_eq!((rows, &types[..]), (10_000, &expected[..]));
         let group = FeatureGroup::builder("pair", "file")
             .keyed_by(["user_id", "item_id"])
             .feature("v", DataType::Vector(3))
