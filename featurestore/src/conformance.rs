@@ -275,7 +275,7 @@ pub async fn ages_are_columns(store: &dyn FeatureStore) {
 pub async fn rows_expire(store: &dyn FeatureStore) {
     for layout in LAYOUTS {
         let builder =
-            group("expiring", layout).feature("a", DataType::I64).ttl(Duration::from_millis(150));
+            group("expiring", layout).feature("a", DataType::I64).ttl(Duration::from_millis(600));
         let group = register(store, builder).await;
         let input = all(&group);
         let is_there = async || {
@@ -284,16 +284,16 @@ pub async fn rows_expire(store: &dyn FeatureStore) {
         for seconds in [5, 1] {
             store.write(&group, &[Row::new("u", at(seconds), [1_i64])]).await.unwrap();
             assert!(is_there().await);
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(Duration::from_millis(900)).await;
             assert!(!is_there().await, "{layout:?}");
         }
         store.write_unguarded(&group, &[Row::new("u", at(6), [1_i64])]).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        tokio::time::sleep(Duration::from_millis(900)).await;
         assert!(!is_there().await);
         if layout == Layout::Hash {
             store.increment(&group, &user("u"), "a", &Value::from(1_i64), at(1)).await.unwrap();
             assert!(is_there().await);
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(Duration::from_millis(900)).await;
             assert!(!is_there().await);
         }
     }

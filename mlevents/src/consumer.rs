@@ -370,6 +370,12 @@ impl Consumer {
                         Err(error) => self.recover(error, &mut pause).await?,
                     }
                 }
+                _ = sign.tick(), if !under_way.is_empty() => {
+                    let entries: Vec<EntryId> = under_way.iter().copied().collect();
+                    if let Err(error) = self.bus.extend(reader, &entries).await {
+                        self.recover(error, &mut pause).await?;
+                    }
+                }
                 _ = look.tick(), if !is_over => {
                     self.acknowledge(reader, &mut done).await?;
                     // What is being read may fill the places that are free now.
@@ -383,16 +389,14 @@ impl Consumer {
                         }
                     }
                 }
-                _ = sign.tick(), if !under_way.is_empty() => {
-                    let entries: Vec<EntryId> = under_way.iter().copied().collect();
-                    if let Err(error) = self.bus.extend(reader, &entries).await {
-                        self.recover(error, &mut pause).await?;
-                    }
-                }
                 _ = stopped.changed(), if !is_over => {}
                 () = grace => break,
             }
             for delivery in taken {
+                if under_way.contains(&delivery.entry) {
+                    // Its signs came late, and nobody else took it.
+                    continue;
+                }
                 if *stopped.borrow() {
                     self.release(reader, delivery.entry, &mut ran).await?;
                 } else if let Some(reason) = self.hopeless(&delivery) {

@@ -225,7 +225,7 @@ async fn a_missing_group_makes_no_busy_loop() {
     consumer.run(&handle, quiet).await.unwrap();
     let after = asked().await;
     // Other tests share the server; a busy loop asks thousands of times.
-    assert!(after - before < 400, "{before} {after}");
+    assert!(after - before < 2_000, "{before} {after}");
 }
 
 /// 5 and 6: a consumer that ended leaves nothing behind, and one with deliveries is not removed.
@@ -270,7 +270,7 @@ async fn a_backoff_is_a_time_and_not_a_place_in_a_queue() {
         .backoff(Duration::from_millis(400), Duration::from_secs(60));
     let consumer = Consumer::new(Arc::clone(&f.bus) as Arc<dyn EventBus>, f.topic.clone(), config);
     // After 0, 0.4 and 1.2 seconds.
-    consumer.run(&handle, tokio::time::sleep(Duration::from_secs(2))).await.unwrap();
+    consumer.run(&handle, tokio::time::sleep(Duration::from_millis(2_400))).await.unwrap();
     assert_eq!(tries.load(Ordering::SeqCst), 3);
 }
 
