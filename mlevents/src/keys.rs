@@ -50,7 +50,7 @@ pub const KEYS: &[KeyFamily] = &[
         "ml:events:{<topic>:<partition>}:floors",
         "hash",
         Ttl::Never("how far each group has come, for when its stream is lost"),
-        &["HGET", "HSET", "HDEL"],
+        &["HGET", "HSET", "HSETNX"],
     ),
     KeyFamily::new(
         "ml",

@@ -208,6 +208,19 @@ async fn a_lost_group_goes_on_where_it_was() {
     assert_eq!(f.read("g", 100).await, [4, 5, 6, 7, 8, 9]);
 }
 
+/// 4: a group that began now and has acknowledged nothing yet does not begin anew at the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_group_that_began_now_skips_nothing_that_came_since() {
+    let f = fixture().await;
+    f.publish(0..3).await;
+    f.bus.create_group(&f.topic, "g", Start::Now).await.unwrap();
+    f.publish(3..5).await;
+    let destroy = Cmd::new("XGROUP").arg("DESTROY").key(&f.stream).arg("g");
+    f.driver.query::<u64>(destroy).await.unwrap();
+    f.bus.create_group(&f.topic, "g", Start::Now).await.unwrap();
+    assert_eq!(f.read("g", 10).await, [3, 4]);
+}
+
 /// 4: without its group, a reader that waits does not ask again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_group_makes_no_busy_loop() {

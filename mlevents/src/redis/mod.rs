@@ -1,5 +1,6 @@
 mod operate;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -201,37 +202,53 @@ impl EventBus for RedisEventBus {
         Ok(published)
     }
 
-    /// One pipeline of an `HGET` for each partition, then one of an `XGROUP CREATE`.
+    /// One pipeline of an `HGET` and, to begin now, an `XINFO STREAM` for each partition, then one of an `XGROUP CREATE` and
+    /// an `HSETNX`.
     async fn create_group(&self, topic: &Topic, group: &str, start: Start) -> Result<()> {
         name("group", group)?;
         let mut batch = Batch::new();
-        let floors: Vec<Slot<Option<String>>> = (0..topic.partitions())
+        let slots: Vec<_> = (0..topic.partitions())
             .map(|partition| {
                 let key = self.beside(topic, partition, "floors");
-                batch.push(Cmd::new("HGET").key(key).arg(group).readonly())
+                let floor =
+                    batch.push::<Option<String>>(Cmd::new("HGET").key(key).arg(group).readonly());
+                let last = (start == Start::Now).then(|| {
+                    let info = Cmd::new("XINFO").arg("STREAM").key(self.stream(topic, partition));
+                    batch.push::<HashMap<String, Reply>>(info.readonly())
+                });
+                (floor, last)
             })
             .collect();
         let mut answers = self.driver.run(batch).await?;
-        let start = match start {
-            Start::Beginning => "0".to_owned(),
-            Start::Now => "$".to_owned(),
-            Start::Millis(millis) => EntryId::new(millis, 0).before().to_string(),
-            Start::After(entry) => entry.to_string(),
-        };
         let mut create = Batch::new();
-        for (partition, floor) in (0..topic.partitions()).zip(floors) {
-            let from = match answers.take(floor)? {
-                None => start.clone(),
+        for (partition, (floor, last)) in (0..topic.partitions()).zip(slots) {
+            let last = match last.map(|slot| answers.take(slot)) {
+                Some(Ok(mut info)) => {
+                    EntryId::from_reply(info.remove("last-generated-id").unwrap_or(Reply::Nil))?
+                }
+                // There is no stream yet.
+                Some(Err(error)) if error.kind() == ErrorKind::Server => EntryId::default(),
+                Some(Err(error)) => return Err(error.into()),
+                None => EntryId::default(),
+            };
+            let from = match (answers.take(floor)?, start) {
                 // Everything before this one was acknowledged, and it was not.
-                Some(floor) => match floor.strip_prefix('<') {
+                (Some(floor), _) => match floor.strip_prefix('<') {
                     Some(first) => {
                         first.parse::<EntryId>().unwrap_or_default().before().to_string()
                     }
                     None => floor,
                 },
+                (None, Start::Beginning) => EntryId::default().to_string(),
+                (None, Start::Now) => last.to_string(),
+                (None, Start::Millis(millis)) => EntryId::new(millis, 0).before().to_string(),
+                (None, Start::After(entry)) => entry.to_string(),
             };
             let cmd = Cmd::new("XGROUP").arg("CREATE").key(self.stream(topic, partition));
-            create.push::<Reply>(cmd.arg(group).arg(from).arg("MKSTREAM"));
+            create.push::<Reply>(cmd.arg(group).arg(&from).arg("MKSTREAM"));
+            // Where it begins is where it goes on, if its stream is lost before it has acknowledged anything.
+            let floors = Cmd::new("HSETNX").key(self.beside(topic, partition, "floors"));
+            create.push::<Reply>(floors.arg(group).arg(&from).idempotent());
         }
         for reply in self.driver.pipeline(create).await? {
             match reply {
