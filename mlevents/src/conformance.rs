@@ -30,7 +30,7 @@ macro_rules! event_bus_conformance {
             events_come_back_as_they_were, every_group_gets_every_event, consumers_share_a_group,
             what_is_not_acknowledged_comes_again, signs_of_life_keep_events, retries_come_when_they_are_due,
             dead_letters_wait_and_go_back_to_their_group, an_id_is_published_once, groups_begin_where_they_should,
-            subjects_keep_their_order, trimming_spares_what_groups_need, a_hard_limit_names_who_lost,
+            subjects_keep_their_order, trimming_spares_what_groups_need, a_group_that_begins_at_a_time_is_spared, a_hard_limit_names_who_lost,
             partitions_tell_how_they_stand, a_consumer_with_deliveries_stays, readers_are_woken,
             a_group_that_is_not_there_is_an_error, bad_names_are_refused, consumers_are_counted,
             a_consumer_handles_everything, failures_are_retried_and_then_buried, slow_work_is_not_taken_over,
@@ -319,6 +319,22 @@ pub async fn trimming_spares_what_groups_need(bus: Bus) {
     // What comes afterwards is read, though everything was removed.
     publish(&bus, &topic, 20..21).await;
     assert_eq!(numbers(&bus.read(slow, 10, NO_WAIT).await.unwrap()), [20]);
+}
+
+/// A group that begins at a time holds what came from then on, and lets go of what came before.
+pub async fn a_group_that_begins_at_a_time_is_spared(bus: Bus) {
+    let topic = topic(1);
+    publish(&bus, &topic, 0..3).await;
+    tokio::time::sleep(millis(5)).await;
+    let entries = bus.publish(&topic, &[event(3), event(4)]).await.unwrap();
+    bus.create_group(&topic, "g", Start::Millis(entries[0].millis)).await.unwrap();
+    let trimmed = bus.trim(&topic, Trim::new().longer_than(1)).await.unwrap();
+    assert_eq!((trimmed.removed, trimmed.held_by), (3, vec!["g".to_owned()]));
+    tokio::time::sleep(millis(5)).await;
+    let trimmed = bus.trim(&topic, Trim::new().older_than(Duration::ZERO)).await.unwrap();
+    assert_eq!(trimmed.removed, 0);
+    let read = bus.read(Reader::new(&topic, 0, "g", "c"), 10, NO_WAIT).await.unwrap();
+    assert_eq!(numbers(&read), [3, 4]);
 }
 
 /// A hard limit is kept, and who lost events is named.

@@ -282,11 +282,13 @@ impl Consumer {
         };
         let ran = ran.into_iter().fold(Ran::default(), Ran::add);
         for partition in 0..self.topic.partitions() {
-            self.bus.leave(self.reader(partition)).await?;
+            // One that could not leave has no deliveries and harms nobody.
+            transient(self.bus.leave(self.reader(partition)).await.map(|_| ()))?;
         }
         if self.config.ordered.is_some() {
             let (group, consumer) = (&self.config.group, &self.config.consumer);
-            self.bus.announce(&self.topic, group, consumer, Duration::ZERO).await?;
+            let left = self.bus.announce(&self.topic, group, consumer, Duration::ZERO).await;
+            transient(left.map(|_| ()))?;
         }
         Ok(ran)
     }
@@ -694,13 +696,15 @@ impl Consumer {
     /// Returns the deliveries of a partition as a stream; each is to be [acknowledged](Self::ack) by the caller.
     ///
     /// Deliveries that are due again come in between. Entries that are no events come as they are.
+    /// A group that is gone is created again, and a connection that fails is waited for, up to five seconds at a time.
+    /// No signs are sent: what takes longer than [`ConsumerConfig::claim_after`] comes again.
     /// An error does not end the stream: who asks again goes on.
     pub fn deliveries(&self, partition: u16) -> impl Stream<Item = Result<Delivery>> + '_ {
-        let state = (VecDeque::new(), Instant::now(), None);
-        stream::unfold(state, move |(mut ready, mut look, mut from)| async move {
+        let state = (VecDeque::new(), Instant::now(), None, Pause::default());
+        stream::unfold(state, move |(mut ready, mut look, mut from, mut pause)| async move {
             loop {
                 if let Some(delivery) = ready.pop_front() {
-                    return Some((Ok(delivery), (ready, look, from)));
+                    return Some((Ok(delivery), (ready, look, from, pause)));
                 }
                 let reader = self.reader(partition);
                 let count = self.config.concurrency;
@@ -715,8 +719,14 @@ impl Consumer {
                     self.bus.read(reader, count, self.config.look.min(self.config.wait)).await
                 };
                 match taken {
-                    Ok(deliveries) => ready.extend(deliveries),
-                    Err(error) => return Some((Err(error), (ready, look, from))),
+                    Ok(deliveries) => {
+                        pause = Pause::default();
+                        ready.extend(deliveries);
+                    }
+                    Err(error) => match self.recover(error, &mut pause).await {
+                        Ok(()) => pause.wait_if_begun().await,
+                        Err(error) => return Some((Err(error), (ready, look, from, pause))),
+                    },
                 }
             }
         })

@@ -28,8 +28,13 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     first = parse(redis.call('XPENDING', KEYS[1], fields['name'])[2])
   else
     local last = parse(fields['last-delivered-id'])
-    local text = string.match(last[3], '^(%d+)-') .. '-' .. string.format('%.0f', last[2] + 1)
-    first = {last[1], last[2] + 1, text}
+    if last[2] < 2 ^ 53 then
+      local text = string.match(last[3], '^(%d+)-') .. '-' .. string.format('%.0f', last[2] + 1)
+      first = {last[1], last[2] + 1, text}
+    else
+      -- A group that begins at a time: nothing follows its place within the millisecond.
+      first = last
+    end
   end
   table.insert(needs, {fields['name'], first})
 end
