@@ -5,11 +5,12 @@
 //! it a server of the program's own is started, and what was loaded ends with it.
 //! Ctrl-C ends the load between two batches, and says how many rows are done; `INFERKIT_SKIP=<rows>` goes on there.
 
-#![expect(clippy::print_stdout, reason = "a program that prints a report")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints a report")]
 
 use std::error::Error;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -28,7 +29,19 @@ const ROWS: i64 = 200_000;
 const FEATURES: i64 = 50;
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
+    let Err(error) = load().await else { return ExitCode::SUCCESS };
+    eprint!("load_features: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        eprint!(": {cause}");
+        source = cause.source();
+    }
+    eprintln!();
+    ExitCode::FAILURE
+}
+
+async fn load() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let folder = tempfile::tempdir()?;
     let (path, entity, time) = match words.as_slice() {

@@ -43,6 +43,15 @@ macro_rules! refuse {
     )*};
 }
 
+/// Takes what a value is made of as it is.
+macro_rules! take {
+    ($($method:ident($type:ty)),* $(,)?) => {$(
+        fn $method(self, value: $type) -> Result<Value, Problem> {
+            Ok(value.into())
+        }
+    )*};
+}
+
 type No<T> = Impossible<T, Problem>;
 type Named = Vec<(String, Value)>;
 
@@ -160,56 +169,18 @@ impl Serializer for One {
     type SerializeStruct = No<Value>;
     type SerializeStructVariant = No<Value>;
 
-    fn serialize_bool(self, value: bool) -> Result<Value, Problem> {
-        Ok(value.into())
-    }
-
-    fn serialize_i8(self, value: i8) -> Result<Value, Problem> {
-        Ok(Value::Int(value.into()))
-    }
-
-    fn serialize_i16(self, value: i16) -> Result<Value, Problem> {
-        Ok(Value::Int(value.into()))
-    }
-
-    fn serialize_i32(self, value: i32) -> Result<Value, Problem> {
-        Ok(Value::Int(value.into()))
-    }
-
-    fn serialize_i64(self, value: i64) -> Result<Value, Problem> {
-        Ok(Value::Int(value))
-    }
-
-    fn serialize_u8(self, value: u8) -> Result<Value, Problem> {
-        Ok(Value::Int(value.into()))
-    }
-
-    fn serialize_u16(self, value: u16) -> Result<Value, Problem> {
-        Ok(Value::Int(value.into()))
-    }
-
-    fn serialize_u32(self, value: u32) -> Result<Value, Problem> {
-        Ok(Value::Int(value.into()))
+    take! {
+        serialize_bool(bool), serialize_i8(i8), serialize_i16(i16), serialize_i32(i32), serialize_i64(i64),
+        serialize_u8(u8), serialize_u16(u16), serialize_u32(u32), serialize_f32(f32), serialize_f64(f64),
+        serialize_str(&str),
     }
 
     fn serialize_u64(self, value: u64) -> Result<Value, Problem> {
         i64::try_from(value).map(Value::Int).map_err(Problem::custom)
     }
 
-    fn serialize_f32(self, value: f32) -> Result<Value, Problem> {
-        Ok(value.into())
-    }
-
-    fn serialize_f64(self, value: f64) -> Result<Value, Problem> {
-        Ok(value.into())
-    }
-
     fn serialize_char(self, value: char) -> Result<Value, Problem> {
         Ok(Value::Str(value.into()))
-    }
-
-    fn serialize_str(self, value: &str) -> Result<Value, Problem> {
-        Ok(value.into())
     }
 
     fn serialize_bytes(self, value: &[u8]) -> Result<Value, Problem> {

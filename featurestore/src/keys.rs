@@ -60,8 +60,10 @@ pub(crate) fn definitions(namespace: &Namespace, entity_type: &str, label: &str)
 
 /// What comes before and behind the entity in the keys of a group's rows; neither holds a glob character.
 pub(crate) fn around(namespace: &Namespace, group: &FeatureGroup, label: &str) -> (String, String) {
-    let before = namespace.family("feature").part(group.entity_type()).prefix() + "{";
-    (before, format!("}}:{label}"))
+    // No entity's key holds a brace, so the first one ends what comes before.
+    let key = row(namespace, group, label, &Entity::none()).to_string();
+    let (before, behind) = key.split_once("{%}").unwrap_or((&key, ""));
+    (format!("{before}{{"), format!("}}{behind}"))
 }
 
 /// The entity of a row's key; `None` if it is not one of the group's.

@@ -15,6 +15,7 @@ mod keys;
 mod load;
 mod matrix;
 mod memory;
+mod nodes;
 mod packed;
 mod quality;
 mod redis;

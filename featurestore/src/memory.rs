@@ -11,7 +11,7 @@ use crate::input::ModelInput;
 use crate::matrix::Matrix;
 use crate::row::{Record, Row};
 use crate::schema::{FeatureGroup, Group};
-use crate::store::{EntityPage, FeatureStore, Meeting, Written, expiry, increment_position, meet};
+use crate::store::{EntityPage, FeatureStore, Meeting, Written, increment_position, meet};
 use crate::value::{Value, event_micros, time};
 
 /// Features in memory: for tests and tools.
@@ -77,7 +77,7 @@ impl MemoryFeatureStore {
         let mut checked = Vec::with_capacity(rows.len());
         for row in rows {
             row.entity.check(group.entity_type(), group.keys().len())?;
-            checked.push((event_micros(row.at)?, crate::redis::typed(group, &row.values)?));
+            checked.push((event_micros(row.at)?, row.typed(group)?));
         }
         Ok(self.with(|state, now| {
             let mut written = Written::default();
@@ -115,6 +115,11 @@ impl MemoryFeatureStore {
             kept => Ok(kept),
         }
     }
+}
+
+/// When a row that is written now ends.
+fn expiry(group: &Group, now: Duration) -> Option<Duration> {
+    Some(now + group.ttl()?)
 }
 
 fn key(group: &Group, entity: &Entity) -> (String, String, Entity) {

@@ -16,24 +16,18 @@
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
-use crate::schema::{DataType, Group, MAX_FEATURES};
+use crate::schema::{DataType, Feature, Group, MAX_FEATURES};
 use crate::value::{Value, narrow, time};
 
 const FORMAT: u8 = 1;
 const KIND: u8 = b'F';
 /// The bytes before the bitmap.
-pub(crate) const HEADER: usize = 13;
+const HEADER: usize = 13;
 
 /// Encodes a row; the values are one for each feature.
 pub(crate) fn encode(group: &Group, at: u64, values: &[Value]) -> Result<Vec<u8>> {
     let features = group.features();
-    if values.len() != features.len() {
-        return Err(Error::RowLength {
-            group: group.label(),
-            expected: features.len(),
-            got: values.len(),
-        });
-    }
+    group.check_length(values.len())?;
     let cells = cells_at(features.len());
     let fixed = cells + group.offsets().last().copied().unwrap_or_default();
     let variable: usize = if group.has_variable() {
@@ -55,10 +49,10 @@ pub(crate) fn encode(group: &Group, at: u64, values: &[Value]) -> Result<Vec<u8>
             row.resize(row.len() + feature.data_type.width(), 0);
         } else if matches!(feature.data_type, DataType::Str | DataType::Bytes) {
             // Where it will lie is filled in below.
-            check(group, position, value)?;
+            value.fits(feature.data_type).map_err(|got| group.mismatch(feature, got))?;
             row.extend_from_slice(&[0; 8]);
         } else {
-            write_cell(group, position, value, &mut row)?;
+            write_cell(group, feature, value, &mut row)?;
         }
     }
     if !group.has_variable() {
@@ -85,7 +79,7 @@ pub(crate) fn encode(group: &Group, at: u64, values: &[Value]) -> Result<Vec<u8>
 }
 
 /// Writes the header of a row of the group's own features.
-pub(crate) fn write_header(row: &mut Vec<u8>, group: &Group, at: u64) {
+fn write_header(row: &mut Vec<u8>, group: &Group, at: u64) {
     let count = u16::try_from(group.features().len()).unwrap_or(u16::MAX);
     row.extend_from_slice(&[FORMAT, KIND]);
     row.extend_from_slice(&group.lineage().to_le_bytes());
@@ -94,30 +88,13 @@ pub(crate) fn write_header(row: &mut Vec<u8>, group: &Group, at: u64) {
 }
 
 /// Sets a bit of the bitmap; the row reaches beyond it.
-pub(crate) fn set_null(row: &mut [u8], position: usize) {
+fn set_null(row: &mut [u8], position: usize) {
     if let Some(byte) = row.get_mut(HEADER + position / 8) {
         *byte |= 1 << (position % 8);
     }
 }
 
-fn check(group: &Group, position: usize, value: &Value) -> Result<Value> {
-    let Some(feature) = group.features().get(position) else {
-        return Err(Error::RowLength {
-            group: group.label(),
-            expected: position,
-            got: position + 1,
-        });
-    };
-    value.of_type(feature.data_type).map_err(|got| Error::TypeMismatch {
-        group: group.label(),
-        feature: feature.name.clone(),
-        expected: feature.data_type.to_string(),
-        got,
-    })
-}
-
-fn write_cell(group: &Group, position: usize, value: &Value, row: &mut Vec<u8>) -> Result<()> {
-    let Some(feature) = group.features().get(position) else { return Ok(()) };
+fn write_cell(group: &Group, feature: &Feature, value: &Value, row: &mut Vec<u8>) -> Result<()> {
     if let (DataType::Vector(length), Value::Vector(values)) = (feature.data_type, value)
         && values.len() == usize::from(length)
     {
@@ -126,7 +103,8 @@ fn write_cell(group: &Group, position: usize, value: &Value, row: &mut Vec<u8>) 
         }
         return Ok(());
     }
-    match (feature.data_type, check(group, position, value)?) {
+    let value = value.of_type(feature.data_type).map_err(|got| group.mismatch(feature, got))?;
+    match (feature.data_type, value) {
         #[expect(clippy::cast_possible_truncation, reason = "the value was brought to the type")]
         (DataType::F32, Value::Float(value)) => {
             row.extend_from_slice(&(value as f32).to_le_bytes());
@@ -146,7 +124,7 @@ fn write_cell(group: &Group, position: usize, value: &Value, row: &mut Vec<u8>) 
 }
 
 /// Where the cells begin in a row of so many features.
-pub(crate) fn cells_at(features: usize) -> usize {
+fn cells_at(features: usize) -> usize {
     (HEADER + features.div_ceil(8)).next_multiple_of(4)
 }
 

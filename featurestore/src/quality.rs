@@ -3,9 +3,9 @@ use std::time::{Duration, SystemTime};
 use crate::entity::Entity;
 use crate::error::Result;
 use crate::row::Row;
-use crate::schema::{DataType, Group};
+use crate::schema::Group;
 use crate::store::FeatureStore;
-use crate::value::Value;
+use crate::value::{Value, event_micros, micros};
 
 /// How a sample of offline rows compares with what is served.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,19 +53,19 @@ pub async fn compare(store: &dyn FeatureStore, group: &Group, rows: &[Row]) -> R
                 comparison.missing += 1;
                 continue;
             };
-            let at = crate::value::event_micros(row.at)?;
-            let online = crate::value::event_micros(record.at())?;
+            let at = event_micros(row.at)?;
+            let online = event_micros(record.at())?;
             if online != at {
                 let count =
                     if online < at { &mut comparison.behind } else { &mut comparison.ahead };
                 *count += 1;
                 continue;
             }
-            let offline = crate::redis::typed(group, &row.values)?;
+            let offline = row.typed(group)?;
             let mut differs = false;
             for (feature, offline) in group.features().iter().zip(offline) {
                 let online = record.get(&feature.name);
-                if online.is_some_and(|online| same(online, &offline, feature.data_type)) {
+                if online.is_some_and(|online| same(online, &offline)) {
                     continue;
                 }
                 differs = true;
@@ -82,17 +82,17 @@ pub async fn compare(store: &dyn FeatureStore, group: &Group, rows: &[Row]) -> R
     Ok(comparison)
 }
 
-fn same(a: &Value, b: &Value, data_type: DataType) -> bool {
-    match (a, b) {
+fn same(online: &Value, offline: &Value) -> bool {
+    match (online, offline) {
         // Not a number is what it is, whichever bits say so.
         (Value::Float(a), Value::Float(b)) => a == b || (a.is_nan() && b.is_nan()),
         (Value::Vector(a), Value::Vector(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()))
         }
-        // A layout may keep whole seconds.
-        (Value::Time(a), Value::Time(b)) if data_type == DataType::Time => {
-            let apart = a.duration_since(*b).unwrap_or_else(|error| error.duration());
-            apart < Duration::from_secs(1)
+        // Feast keeps whole seconds.
+        (Value::Time(a), Value::Time(b)) => {
+            let cut = |at| micros(at).map(|micros| micros.div_euclid(1_000_000) * 1_000_000);
+            a == b || micros(*a) == cut(*b)
         }
         (a, b) => a == b,
     }

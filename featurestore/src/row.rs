@@ -8,7 +8,7 @@ use crate::entity::Entity;
 use crate::error::{Error, Result};
 use crate::fields;
 use crate::schema::Group;
-use crate::value::{Value, micros};
+use crate::value::{Value, event_micros, micros};
 
 /// What is written of one entity: the values of all features of a group, and when they came about.
 ///
@@ -69,6 +69,27 @@ impl Row {
             Error::invalid(format!("a row of group {}", group.label()), problem.0)
         })?;
         Self::named(group, entity, at, fields.iter().map(|(name, value)| (&**name, value.clone())))
+    }
+
+    /// Checks the row without copying anything.
+    pub(crate) fn check(&self, group: &Group) -> Result<()> {
+        self.entity.check(group.entity_type(), group.keys().len())?;
+        event_micros(self.at)?;
+        group.check_length(self.values.len())?;
+        for (feature, value) in group.features().iter().zip(&self.values) {
+            value.fits(feature.data_type).map_err(|got| group.mismatch(feature, got))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the values, each brought to the type of its feature.
+    pub(crate) fn typed(&self, group: &Group) -> Result<Vec<Value>> {
+        group.check_length(self.values.len())?;
+        let both = group.features().iter().zip(&self.values);
+        both.map(|(feature, value)| {
+            value.of_type(feature.data_type).map_err(|got| group.mismatch(feature, got))
+        })
+        .collect()
     }
 
     /// Returns the entity.

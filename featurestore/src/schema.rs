@@ -235,6 +235,25 @@ impl FeatureGroup {
         label(&self.name, self.generation)
     }
 
+    /// Checks that a row has a value for each feature.
+    pub(crate) fn check_length(&self, got: usize) -> Result<()> {
+        let expected = self.features.len();
+        if got == expected {
+            return Ok(());
+        }
+        Err(Error::RowLength { group: self.label(), expected, got })
+    }
+
+    /// The error of a value that does not fit a feature.
+    pub(crate) fn mismatch(&self, feature: &Feature, got: String) -> Error {
+        Error::TypeMismatch {
+            group: self.label(),
+            feature: feature.name.clone(),
+            expected: feature.data_type.to_string(),
+            got,
+        }
+    }
+
     pub(crate) fn ttl_millis(&self) -> u64 {
         self.ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
     }

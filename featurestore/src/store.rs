@@ -1,5 +1,5 @@
 use std::fmt::Debug;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 
@@ -163,8 +163,8 @@ pub trait FeatureStore: Debug + Send + Sync + 'static {
 
     /// Removes a group: its registration, and its rows and no others; returns how many rows there were.
     ///
-    /// Writers must have stopped; what they write afterwards is not removed, and refused by whoever registers the group
-    /// anew.
+    /// Writers must have stopped: what they write afterwards is not removed. Who registers the group anew gets
+    /// [`Error::OtherLineage`] for such a packed row; a hash has its features by name.
     ///
     /// # Errors
     ///
@@ -225,21 +225,16 @@ pub(crate) fn increment_position(group: &Group, feature: &str, by: &Value) -> Re
             operation: "adding to a number",
         });
     }
-    let data_type = group.features().get(position).map(|own| own.data_type);
-    let fits = match (data_type, by) {
-        (Some(DataType::I32 | DataType::I64), Value::Int(_)) => true,
-        (Some(DataType::F32 | DataType::F64), Value::Float(by)) => by.is_finite(),
+    let Some(own) = group.features().get(position) else { return Ok(position) };
+    let fits = match (own.data_type, by) {
+        (DataType::I32 | DataType::I64, Value::Int(_)) => true,
+        (DataType::F32 | DataType::F64, Value::Float(by)) => by.is_finite(),
         _ => false,
     };
     if fits {
         return Ok(position);
     }
-    Err(Error::TypeMismatch {
-        group: group.label(),
-        feature: feature.to_owned(),
-        expected: data_type.map_or_else(String::new, |own| own.to_string()),
-        got: by.kind(),
-    })
+    Err(group.mismatch(own, by.kind()))
 }
 
 /// The registered definition that a new one meets.
@@ -263,9 +258,4 @@ pub(crate) fn meet(group: &FeatureGroup, versions: &[FeatureGroup]) -> Result<Me
     let count = group.features.len();
     let older = versions.iter().take_while(|version| version.features.len() <= count).count();
     Ok(Meeting::Known(u16::try_from(older.max(1)).unwrap_or(u16::MAX)))
-}
-
-/// The shortest time that a row of a group may live, for stores that count in milliseconds.
-pub(crate) fn expiry(group: &Group, now: Duration) -> Option<Duration> {
-    Some(now + group.ttl()?)
 }

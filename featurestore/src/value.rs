@@ -157,6 +157,12 @@ pub(crate) fn event_micros(at: SystemTime) -> Result<u64> {
     }
 }
 
+/// The answer to a server's `TIME`, in microseconds.
+pub(crate) fn server_micros(time: &[u64]) -> u64 {
+    let part = |place: usize| time.get(place).copied().unwrap_or(0);
+    part(0).saturating_mul(1_000_000).saturating_add(part(1))
+}
+
 macro_rules! from {
     ($($type:ty => $variant:ident),* $(,)?) => {$(
         impl From<$type> for Value {
@@ -167,7 +173,7 @@ macro_rules! from {
     )*};
 }
 from! {
-    bool => Bool, i32 => Int, u32 => Int, i64 => Int, f32 => Float, f64 => Float, &str => Str, String => Str,
+    bool => Bool, i8 => Int, i16 => Int, i32 => Int, u8 => Int, u16 => Int, u32 => Int, i64 => Int, f32 => Float, f64 => Float, &str => Str, String => Str,
     Bytes => Bytes, Vec<u8> => Bytes, SystemTime => Time, Vec<f32> => Vector,
 }
 

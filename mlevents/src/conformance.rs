@@ -1,5 +1,11 @@
 //! The suite that every implementation of [`EventBus`] passes.
 //!
+//! What Watermill's tests ask of every Pub/Sub is in here: several subscribers at once (`consumers_share_a_group`), groups
+//! (`every_group_gets_every_event`), going on after a close (`stopping_finishes_what_is_under_way`,
+//! `stopping_gives_back_what_takes_too_long`), after an error (`failures_are_retried_and_then_buried`) and after a death
+//! (`what_a_dead_consumer_left_is_handled`), order (`order_is_kept_by_subject`), and at least once
+//! (`what_is_not_acknowledged_comes_again`).
+//!
 //! It is called by [`event_bus_conformance`](crate::event_bus_conformance); not covered by semver.
 
 #![expect(

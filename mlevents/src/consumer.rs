@@ -124,6 +124,8 @@ impl ConsumerConfig {
     }
 
     /// Sets how many events of a partition are handled at a time; no more are taken from the server.
+    ///
+    /// Deliveries that are due again come on top, up to as many again.
     pub fn concurrency(mut self, events: usize) -> Self {
         self.concurrency = events.max(1);
         self
@@ -283,12 +285,11 @@ impl Consumer {
         let ran = ran.into_iter().fold(Ran::default(), Ran::add);
         for partition in 0..self.topic.partitions() {
             // One that could not leave has no deliveries and harms nobody.
-            transient(self.bus.leave(self.reader(partition)).await.map(|_| ()))?;
+            is_told(self.bus.leave(self.reader(partition)).await)?;
         }
         if self.config.ordered.is_some() {
             let (group, consumer) = (&self.config.group, &self.config.consumer);
-            let left = self.bus.announce(&self.topic, group, consumer, Duration::ZERO).await;
-            transient(left.map(|_| ()))?;
+            is_told(self.bus.announce(&self.topic, group, consumer, Duration::ZERO).await)?;
         }
         Ok(ran)
     }
@@ -429,6 +430,7 @@ impl Consumer {
         }
     }
 
+    /// Does with a delivery what its outcome says; `false` if the server could not be told, and it comes again.
     async fn conclude(
         &self,
         reader: Reader<'_>,
@@ -436,13 +438,13 @@ impl Consumer {
         outcome: Result<(), Failure>,
         done: &mut Vec<EntryId>,
         ran: &mut Ran,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         match outcome {
             Ok(()) => {
                 done.push(delivery.entry);
                 ran.handled += 1;
                 count("handled");
-                Ok(())
+                Ok(true)
             }
             Err(Failure::Reject(cause)) => {
                 self.bury(reader, delivery, &cause.to_string(), ran).await
@@ -456,33 +458,32 @@ impl Consumer {
                 count("retried");
                 let delay = self.config.delay(delivery.attempt);
                 // If this is lost, the delivery comes again as one that was not heard of.
-                transient(self.bus.retry(reader, delivery.entry, delay).await)
+                is_told(self.bus.retry(reader, delivery.entry, delay).await)
             }
         }
     }
 
+    /// Moves a delivery to the dead letters; `false` if the server could not be told: it comes again, and is moved then.
     async fn bury(
         &self,
         reader: Reader<'_>,
         delivery: &Delivery,
         reason: &str,
         ran: &mut Ran,
-    ) -> Result<()> {
-        match self.bus.bury(reader, delivery, reason).await {
-            Ok(is_moved) => {
-                ran.buried += u64::from(is_moved);
-                count("buried");
-                Ok(())
-            }
-            // It comes again, and is buried then.
-            other => transient(other.map(|_| ())),
+    ) -> Result<bool> {
+        let buried = self.bus.bury(reader, delivery, reason).await;
+        if let Ok(is_moved) = &buried {
+            ran.buried += u64::from(*is_moved);
+            count("buried");
         }
+        is_told(buried)
     }
 
     async fn release(&self, reader: Reader<'_>, entry: EntryId, ran: &mut Ran) -> Result<()> {
         ran.released += 1;
         count("released");
-        transient(self.bus.retry(reader, entry, Duration::ZERO).await)
+        is_told(self.bus.retry(reader, entry, Duration::ZERO).await)?;
+        Ok(())
     }
 
     /// Acknowledges what is done; what could not be is tried again by the next call.
@@ -490,13 +491,10 @@ impl Consumer {
         if done.is_empty() {
             return Ok(());
         }
-        match self.bus.ack(reader, done).await {
-            Ok(_) => {
-                done.clear();
-                Ok(())
-            }
-            Err(error) => transient(Err(error)),
+        if is_told(self.bus.ack(reader, done).await)? {
+            done.clear();
         }
+        Ok(())
     }
 
     /// Waits for a connection, and makes a group anew that is gone.
@@ -505,10 +503,7 @@ impl Consumer {
             Error::NoGroup { .. } => {
                 tracing::warn!(topic = self.topic.name(), "the group is gone and is created again");
                 count("healed");
-                match self.create_group().await {
-                    Err(error) => transient(Err(error)),
-                    created => created,
-                }
+                self.create_group().await
             }
             error if error.is_transient() => {
                 pause.begin();
@@ -628,6 +623,8 @@ impl Consumer {
                 let is_through =
                     self.in_place(reader, handler, stopped, delivery, &mut done, ran).await?;
                 if !is_through {
+                    // It comes before whatever follows it.
+                    (left_behind, from) = (true, None);
                     break;
                 }
             }
@@ -656,7 +653,8 @@ impl Consumer {
         Ok(Some(deliveries))
     }
 
-    /// Handles an event until it is handled or given up; `false` if the consumer was stopped before.
+    /// Handles an event until it is handled or given up; `false` if the consumer was stopped before, or the event could not
+    /// be put to the dead letters.
     async fn in_place(
         &self,
         reader: Reader<'_>,
@@ -671,8 +669,7 @@ impl Consumer {
                 return Ok(false);
             }
             if let Some(reason) = self.hopeless(&delivery) {
-                self.bury(reader, &delivery, &reason, ran).await?;
-                return Ok(true);
+                return self.bury(reader, &delivery, &reason, ran).await;
             }
             match handler.handle(&delivery).await {
                 Err(Failure::Retry(_)) if delivery.attempt < self.config.attempts => {
@@ -685,10 +682,7 @@ impl Consumer {
                     }
                     delivery.attempt += 1;
                 }
-                outcome => {
-                    self.conclude(reader, &delivery, outcome, done, ran).await?;
-                    return Ok(true);
-                }
+                outcome => return self.conclude(reader, &delivery, outcome, done, ran).await,
             }
         }
     }
@@ -843,12 +837,14 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     ticks
 }
 
-fn transient(result: Result<()>) -> Result<()> {
+/// Whether the server was told; an error is what it refuses for good.
+fn is_told<T>(result: Result<T>) -> Result<bool> {
     match result {
-        Err(error) if error.is_transient() => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if error.is_transient() => Ok(false),
         // The group is made anew by the next read.
-        Err(Error::NoGroup { .. }) => Ok(()),
-        result => result,
+        Err(Error::NoGroup { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -241,7 +241,7 @@ async fn a_missing_group_makes_no_busy_loop() {
     assert!(after - before < 2_000, "{before} {after}");
 }
 
-/// 5 and 6: a consumer that ended leaves nothing behind, and one with deliveries is not removed.
+/// 5 and 6: a consumer that ended leaves nothing behind.
 #[tokio::test(flavor = "multi_thread")]
 async fn consumers_that_end_are_removed_and_lose_nothing() {
     let f = fixture().await;

@@ -17,7 +17,7 @@
 mod key;
 mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -30,10 +30,11 @@ use crate::entity::Entity;
 use crate::error::{Error, Result};
 use crate::input::{ModelInput, PlannedGroup};
 use crate::matrix::{Matrix, Place, Stored};
+use crate::nodes::Nodes;
 use crate::row::{Record, Row};
 use crate::schema::{DataType, FeatureGroup, Group};
 use crate::store::{EntityPage, FeatureStore, Written, rows_of};
-use crate::value::{Value, event_micros, micros};
+use crate::value::{Value, event_micros, micros, server_micros};
 
 static PUT: Script = Script::new(include_str!("../scripts/put_feast.lua"));
 
@@ -52,14 +53,14 @@ pub struct FeastStore {
     project: String,
     int32_keys: BTreeSet<String>,
     key_ttl: Option<Duration>,
-    nodes: Arc<[DynDriver]>,
+    nodes: Nodes,
 }
 
 impl FeastStore {
     /// Makes a store of a Feast project; nothing is sent.
     #[must_use]
     pub fn new(driver: DynDriver, project: impl Into<String>) -> Self {
-        let nodes = Arc::from([Arc::clone(&driver)]);
+        let nodes = Nodes::new([Arc::clone(&driver)]);
         let project = project.into();
         Self { driver, project, int32_keys: BTreeSet::new(), key_ttl: None, nodes }
     }
@@ -81,7 +82,7 @@ impl FeastStore {
     /// Gives a driver for each primary of a cluster, for [`FeatureStore::entities`] and [`FeatureStore::drop_group`].
     #[must_use]
     pub fn with_nodes(mut self, nodes: impl IntoIterator<Item = DynDriver>) -> Self {
-        self.nodes = nodes.into_iter().collect();
+        self.nodes = Nodes::new(nodes);
         self
     }
 
@@ -161,7 +162,7 @@ impl FeastStore {
 
     fn row_cmd(&self, group: &Group, row: &Row) -> Result<Cmd> {
         let view = key::view(group);
-        let values = crate::redis::typed(group, &row.values)?;
+        let values = row.typed(group)?;
         let fields = group.features().iter().zip(values).map(|(feature, value)| {
             (
                 key::field(&view, feature.name()),
@@ -188,11 +189,13 @@ struct Fields<'p> {
     /// The group's place among those of the input, the group, and where its fields begin.
     groups: Vec<(usize, &'p PlannedGroup, usize)>,
     names: Vec<Bytes>,
+    /// The place of each name, where the whole hash is read.
+    places: HashMap<Bytes, usize>,
 }
 
 impl<'p> Fields<'p> {
     fn of(input: &'p ModelInput, entity: usize) -> Self {
-        let mut fields = Self { groups: Vec::new(), names: Vec::new() };
+        let mut fields = Self { groups: Vec::new(), names: Vec::new(), places: HashMap::new() };
         for (place, planned) in input.0.groups.iter().enumerate() {
             if planned.entity != entity {
                 continue;
@@ -204,6 +207,9 @@ impl<'p> Fields<'p> {
                 let name = planned.group.features().get(*position).map_or("", |own| own.name());
                 fields.names.push(Bytes::copy_from_slice(&key::field(&view, name)));
             }
+        }
+        if fields.reads_all() {
+            fields.places = fields.names.iter().cloned().zip(0..).collect();
         }
         fields
     }
@@ -221,22 +227,20 @@ impl<'p> Fields<'p> {
     }
 
     /// The stored value of each name.
-    fn stored(&self, reply: Reply, places: &Places) -> Result<Vec<Option<Bytes>>> {
+    fn stored(&self, reply: Reply) -> Result<Vec<Option<Bytes>>> {
         if !self.reads_all() {
             return Ok(Vec::<Option<Bytes>>::from_reply(reply)?);
         }
         let mut stored = vec![None; self.names.len()];
         for (name, value) in reply.into_pairs()? {
             let name = Bytes::from_reply(name)?;
-            if let Some(place) = places.get(&name).and_then(|place| stored.get_mut(*place)) {
+            if let Some(place) = self.places.get(&name).and_then(|place| stored.get_mut(*place)) {
                 *place = Some(Bytes::from_reply(value)?);
             }
         }
         Ok(stored)
     }
 }
-
-type Places = std::collections::HashMap<Bytes, usize>;
 
 #[async_trait]
 impl FeatureStore for FeastStore {
@@ -288,8 +292,6 @@ impl FeatureStore for FeastStore {
         let rows = rows_of(input, entities)?;
         let types = input.0.entity_types.len().max(1);
         let fields: Vec<Fields<'_>> = (0..types).map(|entity| Fields::of(input, entity)).collect();
-        let places: Vec<Places> =
-            fields.iter().map(|fields| fields.names.iter().cloned().zip(0..).collect()).collect();
         let mut batch = Batch::new();
         let mut slots: Vec<Slot<Reply>> = Vec::with_capacity(entities.len());
         for (entity, fields) in entities.iter().zip(fields.iter().cycle()) {
@@ -300,13 +302,11 @@ impl FeatureStore for FeastStore {
         let time = input.0.needs_time.then(|| batch.push(Cmd::new("TIME").readonly()));
         let mut answers = self.driver.run(batch).await?;
         let now = time.map(|slot| answers.take::<Vec<u64>>(slot)).transpose()?;
-        matrix.begin(input, rows, now.map(|time| crate::redis::micros(&time)));
+        matrix.begin(input, rows, now.map(|time| server_micros(&time)));
         for (place, slot) in slots.into_iter().enumerate() {
             let (row, entity) = (place / types, place % types);
-            let (Some(fields), Some(places)) = (fields.get(entity), places.get(entity)) else {
-                continue;
-            };
-            let stored = fields.stored(answers.take(slot)?, places)?;
+            let Some(fields) = fields.get(entity) else { continue };
+            let stored = fields.stored(answers.take(slot)?)?;
             for (group, planned, first) in &fields.groups {
                 let own = stored.get(*first..).unwrap_or_default();
                 fill(matrix, planned, Place { row, group: *group }, own)?;
@@ -382,18 +382,8 @@ impl FeatureStore for FeastStore {
     /// A `SCAN` over 512 keys of the database, and a pipeline of `HEXISTS`; keys are compared in full, so that no other
     /// project's are among them.
     async fn entities(&self, group: &Group, from: Option<&str>) -> Result<EntityPage> {
-        let (node, cursor) = match from {
-            None => (0, "0"),
-            Some(from) => from
-                .split_once(':')
-                .and_then(|(node, cursor)| Some((node.parse::<usize>().ok()?, cursor)))
-                .ok_or_else(|| {
-                    Error::invalid("a page of entities", "it begins at no place that a page named")
-                })?,
-        };
-        let Some(driver) = self.nodes.get(node) else { return Ok(EntityPage::default()) };
-        let cmd = Cmd::new("SCAN").arg(cursor).arg("COUNT").arg(CHUNK).arg("TYPE").arg("hash");
-        let (next, found): (String, Vec<Bytes>) = driver.query(cmd.readonly()).await?;
+        let complete = |cmd: Cmd| cmd.arg("COUNT").arg(CHUNK).arg("TYPE").arg("hash");
+        let (found, next) = self.nodes.scan(from, complete).await?;
         let mut own = Vec::new();
         let mut keys = Vec::new();
         for key in found {
@@ -404,10 +394,6 @@ impl FeatureStore for FeastStore {
         }
         let has_view = self.has_view(group, &keys).await?;
         let entities = own.into_iter().zip(has_view).filter_map(|(own, has)| has.then_some(own));
-        let next = match next.as_str() {
-            "0" => (node + 1 < self.nodes.len()).then(|| format!("{}:0", node + 1)),
-            _ => Some(format!("{node}:{next}")),
-        };
         Ok(EntityPage::new(entities.collect(), next))
     }
 

@@ -10,15 +10,13 @@ use async_trait::async_trait;
 use inferkit_core::keys::{Key, Namespace};
 use inferkit_core::{Batch, Cmd, DriverExt as _, DynDriver, Script};
 pub use read::ReadSlots;
-#[cfg(feature = "feast")]
-pub(crate) use read::micros;
-pub(crate) use write::typed;
 
 use crate::entity::Entity;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::input::ModelInput;
 use crate::keys;
 use crate::matrix::Matrix;
+use crate::nodes::Nodes;
 use crate::row::{Record, Row};
 use crate::schema::{FeatureGroup, Group};
 use crate::store::{EntityPage, FeatureStore, Written, increment_position};
@@ -37,8 +35,7 @@ const PAGE: usize = 1_000;
 pub struct RedisFeatureStore {
     driver: DynDriver,
     namespace: Namespace,
-    /// What a scan goes through: the driver itself, or one for each primary of a cluster.
-    nodes: Arc<[DynDriver]>,
+    nodes: Nodes,
     /// The server is a cluster that said so: an `MGET` of keys in several slots is refused.
     is_cluster: Arc<AtomicBool>,
 }
@@ -47,7 +44,7 @@ impl RedisFeatureStore {
     /// Makes a store; nothing is sent.
     #[must_use]
     pub fn new(driver: DynDriver, namespace: Namespace) -> Self {
-        let nodes = Arc::from([Arc::clone(&driver)]);
+        let nodes = Nodes::new([Arc::clone(&driver)]);
         Self { driver, namespace, nodes, is_cluster: Arc::default() }
     }
 
@@ -57,7 +54,7 @@ impl RedisFeatureStore {
     /// The drivers are of single nodes, and take no part in reading and writing features.
     #[must_use]
     pub fn with_nodes(mut self, nodes: impl IntoIterator<Item = DynDriver>) -> Self {
-        self.nodes = nodes.into_iter().collect();
+        self.nodes = Nodes::new(nodes);
         self
     }
 
@@ -72,23 +69,6 @@ impl RedisFeatureStore {
             Ok(self.key(group, entity))
         };
         entities.iter().map(key).collect()
-    }
-
-    /// Removes keys, each by a command of its own, since they lie in any slot.
-    async fn unlink(&self, driver: &DynDriver, keys: &[Key]) -> Result<u64> {
-        let mut removed = 0;
-        for keys in keys.chunks(PAGE) {
-            let mut batch = Batch::new();
-            let slots: Vec<_> = keys
-                .iter()
-                .map(|key| batch.push::<u64>(Cmd::new("UNLINK").key(key).idempotent()))
-                .collect();
-            let mut answers = driver.run(batch).await?;
-            for slot in slots {
-                removed += answers.take(slot)?;
-            }
-        }
-        Ok(removed)
     }
 }
 
@@ -164,32 +144,33 @@ impl FeatureStore for RedisFeatureStore {
 
     /// One pipeline of an `UNLINK` for each entity, for every 1000.
     async fn remove(&self, group: &Group, entities: &[Entity]) -> Result<u64> {
-        self.unlink(&self.driver, &self.keys_of(group, entities)?).await
+        let mut removed = 0;
+        for keys in self.keys_of(group, entities)?.chunks(PAGE) {
+            let mut batch = Batch::new();
+            // Each by a command of its own, since they lie in any slot.
+            let slots: Vec<_> = keys
+                .iter()
+                .map(|key| batch.push::<u64>(Cmd::new("UNLINK").key(key).idempotent()))
+                .collect();
+            let mut answers = self.driver.run(batch).await?;
+            for slot in slots {
+                removed += answers.take(slot)?;
+            }
+        }
+        Ok(removed)
     }
 
     /// A `SCAN` over 1000 keys of the database; a page may be empty before the end.
     ///
     /// On a cluster it needs [`with_nodes`](Self::with_nodes).
     async fn entities(&self, group: &Group, from: Option<&str>) -> Result<EntityPage> {
-        let (node, cursor) = match from {
-            None => (0, "0"),
-            Some(from) => from
-                .split_once(':')
-                .and_then(|(node, cursor)| Some((node.parse::<usize>().ok()?, cursor)))
-                .ok_or_else(|| {
-                    Error::invalid("a page of entities", "it begins at no place that a page named")
-                })?,
-        };
-        let Some(driver) = self.nodes.get(node) else { return Ok(EntityPage::default()) };
         let around = keys::around(&self.namespace, group, group.label_str());
-        let (next, found) = scan(driver, &around, cursor).await?;
+        let pattern = format!("{}*{}", around.0, around.1);
+        let complete = |cmd: Cmd| cmd.arg("MATCH").arg(pattern).arg("COUNT").arg(PAGE);
+        let (found, next) = self.nodes.scan(from, complete).await?;
         let keys = group.keys().len();
-        let entities = found.iter().filter_map(|key| keys::entity(key, &around, keys)).collect();
-        let next = match next.as_str() {
-            "0" => (node + 1 < self.nodes.len()).then(|| format!("{}:0", node + 1)),
-            _ => Some(format!("{node}:{next}")),
-        };
-        Ok(EntityPage::new(entities, next))
+        let entity = |key: &bytes::Bytes| keys::entity(str::from_utf8(key).ok()?, &around, keys);
+        Ok(EntityPage::new(found.iter().filter_map(entity).collect(), next))
     }
 
     /// One `DEL` of the definitions, then a `SCAN` over the database and pipelines of `UNLINK`.
@@ -199,23 +180,14 @@ impl FeatureStore for RedisFeatureStore {
         let definitions =
             keys::definitions(&self.namespace, group.entity_type(), group.label_str());
         self.driver.query::<u64>(Cmd::new("DEL").key(definitions).idempotent()).await?;
-        let mut removed = 0;
-        let mut next = Some(String::new());
-        while let Some(from) = next {
-            let page =
-                self.entities(group, Some(from.as_str()).filter(|from| !from.is_empty())).await?;
-            removed += self.unlink(&self.driver, &self.keys_of(group, &page.entities)?).await?;
+        let (mut removed, mut next) = (0, None::<String>);
+        loop {
+            let page = self.entities(group, next.as_deref()).await?;
+            removed += self.remove(group, &page.entities).await?;
             next = page.next;
+            if next.is_none() {
+                return Ok(removed);
+            }
         }
-        Ok(removed)
     }
-}
-
-async fn scan(
-    driver: &DynDriver,
-    (before, behind): &(String, String),
-    cursor: &str,
-) -> Result<(String, Vec<String>)> {
-    let cmd = Cmd::new("SCAN").arg(cursor).arg("MATCH").arg(format!("{before}*{behind}"));
-    Ok(driver.query(cmd.arg("COUNT").arg(PAGE).readonly()).await?)
 }

@@ -13,7 +13,7 @@ use crate::row::Record;
 use crate::schema::{DataType, Group, Layout};
 use crate::store::rows_of;
 use crate::text;
-use crate::value::{Value, time};
+use crate::value::{Value, server_micros, time};
 
 /// From so many fields on, all fields of a hash are read at once if a quarter of them is wanted.
 ///
@@ -98,7 +98,8 @@ impl RedisFeatureStore {
         input: &ModelInput,
         matrix: &mut Matrix,
     ) -> Result<()> {
-        let now = slots.time.map(|slot| answers.take(slot)).transpose()?.map(|time| micros(&time));
+        let now =
+            slots.time.map(|slot| answers.take(slot)).transpose()?.map(|time| server_micros(&time));
         matrix.begin(input, slots.count, now);
         let mut rows = slots.rows.into_iter();
         for row in 0..slots.count {
@@ -173,7 +174,7 @@ impl RedisFeatureStore {
             let mut batch = Batch::new();
             let (rows, time) = (batch.push::<Reply>(cmd), batch.push(Cmd::new("TIME").readonly()));
             let mut answers = self.driver.run(batch).await?;
-            (answers.take(rows)?, Some(micros(&answers.take::<Vec<u64>>(time)?)))
+            (answers.take(rows)?, Some(server_micros(&answers.take::<Vec<u64>>(time)?)))
         } else {
             (self.driver.query::<Reply>(cmd).await?, None)
         };
@@ -324,12 +325,6 @@ fn record(group: &Group, reply: Reply) -> Result<Option<Record>> {
     let at = i64::try_from(at).ok().and_then(time);
     let at = at.ok_or_else(|| Error::corrupt(group.label_str(), "its time is out of range"))?;
     Ok(Some(Record::new(at, values)))
-}
-
-/// The answer to `TIME`, in microseconds.
-pub(crate) fn micros(time: &[u64]) -> u64 {
-    let part = |place: usize| time.get(place).copied().unwrap_or(0);
-    part(0).saturating_mul(1_000_000).saturating_add(part(1))
 }
 
 fn other_input() -> Error {

@@ -44,7 +44,7 @@ impl RedisFeatureStore {
         mut take: impl FnMut(Reply) -> Result<()> + Send,
     ) -> Result<()> {
         for row in rows {
-            check(group, row)?;
+            row.check(group)?;
         }
         let encode = |rows: Option<&[Row]>| {
             let mut batch = Batch::new();
@@ -107,52 +107,13 @@ impl RedisFeatureStore {
     }
 }
 
-/// Checks a row without encoding it.
-fn check(group: &Group, row: &Row) -> Result<()> {
-    row.entity.check(group.entity_type(), group.keys().len())?;
-    event_micros(row.at)?;
-    let features = group.features();
-    if row.values.len() != features.len() {
-        let (expected, got) = (features.len(), row.values.len());
-        return Err(Error::RowLength { group: group.label(), expected, got });
-    }
-    for (feature, value) in features.iter().zip(&row.values) {
-        value.fits(feature.data_type).map_err(|got| Error::TypeMismatch {
-            group: group.label(),
-            feature: feature.name.clone(),
-            expected: feature.data_type.to_string(),
-            got,
-        })?;
-    }
-    Ok(())
-}
-
 fn fields(group: &Group, row: &Row) -> Result<Vec<Vec<u8>>> {
     let mut fields = Vec::with_capacity(2 * row.values.len());
-    for (feature, value) in group.features().iter().zip(typed(group, &row.values)?) {
+    for (feature, value) in group.features().iter().zip(row.typed(group)?) {
         let mut text = Vec::new();
         text::encode(&value, feature.data_type, &mut text);
         fields.push(feature.name.as_bytes().to_vec());
         fields.push(text);
     }
     Ok(fields)
-}
-
-/// The values of a row, each brought to the type of its feature.
-pub(crate) fn typed(group: &Group, values: &[crate::Value]) -> Result<Vec<crate::Value>> {
-    let features = group.features();
-    if values.len() != features.len() {
-        let (expected, got) = (features.len(), values.len());
-        return Err(Error::RowLength { group: group.label(), expected, got });
-    }
-    let both = features.iter().zip(values);
-    both.map(|(feature, value)| {
-        value.of_type(feature.data_type).map_err(|got| Error::TypeMismatch {
-            group: group.label(),
-            feature: feature.name.clone(),
-            expected: feature.data_type.to_string(),
-            got,
-        })
-    })
-    .collect()
 }
