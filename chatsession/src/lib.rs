@@ -24,6 +24,8 @@ mod tokens;
 mod transcript;
 mod window;
 
+#[cfg(feature = "object-store")]
+pub use archive::ObjectArchive;
 pub use archive::{Archive, JsonlArchive, MemoryArchive};
 pub use config::{Config, MAX_MESSAGES};
 pub use draft::{Delta, Draft, Finished, Pushed};
@@ -37,6 +39,8 @@ pub use memory::MemorySessionStore;
 pub use message::{
     Content, Entry, FinishReason, Function, ImageUrl, Message, Part, Role, ToolCall, Usage,
 };
+#[cfg(feature = "object-store")]
+pub use object_store;
 pub use redis::{KEYS, RedisSessionStore};
 pub use session::{NewSession, Session, Summary};
 pub use store::{Append, Appended, Due, Fork, Found, Lifetime, Range, Recent, SessionStore};

@@ -318,6 +318,12 @@ impl Message {
         }
     }
 
+    /// Makes a message of the operator.
+    #[must_use]
+    pub fn system(content: impl Into<Content>) -> Self {
+        Self::new(Role::System, content)
+    }
+
     /// Makes a message of the user.
     #[must_use]
     pub fn user(content: impl Into<Content>) -> Self {

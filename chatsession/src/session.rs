@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EntryId, SessionId, UserId};
+use crate::{EntryId, Message, SessionId, UserId};
 
 /// What a session begins with.
 #[derive(Clone)]
@@ -162,6 +162,12 @@ impl Summary {
     #[must_use]
     pub fn new(text: impl Into<String>, tokens: u64, upto: EntryId, messages: u64) -> Self {
         Self { text: text.into(), tokens, upto, messages }
+    }
+
+    /// Returns the system message that tells a model of it.
+    #[must_use]
+    pub fn to_message(&self) -> Message {
+        Message::system(format!("Summary of the conversation so far:\n{}", self.text))
     }
 }
 

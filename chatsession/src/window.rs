@@ -114,11 +114,8 @@ impl Window {
     /// Returns what is sent to the model: the system prompt, the summary as a system message, and the messages.
     #[must_use]
     pub fn to_messages(&self) -> Vec<Message> {
-        let system = self.system.iter().map(|system| Message::new(Role::System, system.as_str()));
-        let summary = self.summary.iter().map(|summary| {
-            let text = format!("Summary of the conversation so far:\n{}", summary.text);
-            Message::new(Role::System, text)
-        });
+        let system = self.system.iter().map(|system| Message::system(system.as_str()));
+        let summary = self.summary.iter().map(Summary::to_message);
         let messages = self.entries.iter().map(|entry| entry.message.clone());
         system.chain(summary).chain(messages).collect()
     }

@@ -4,9 +4,8 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use sha2::{Digest as _, Sha256};
 
-use super::Archive;
+use super::{Archive, digest};
 use crate::{Error, Result, SessionId, Transcript, UserId};
 
 /// An archive of one file of JSON lines per session, in a folder.
@@ -181,8 +180,4 @@ fn remove(path: &Path) -> io::Result<bool> {
 
 fn failed(error: io::Error) -> Error {
     Error::archive(error, true)
-}
-
-fn digest(id: &str) -> String {
-    Sha256::digest(id.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }

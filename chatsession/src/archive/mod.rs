@@ -3,12 +3,17 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
 
 use crate::{Result, SessionId, Transcript, UserId};
 
 mod jsonl;
+#[cfg(feature = "object-store")]
+mod object;
 
 pub use jsonl::JsonlArchive;
+#[cfg(feature = "object-store")]
+pub use object::ObjectArchive;
 
 /// Where sessions go before they expire: the contract with those who implement one.
 ///
@@ -129,4 +134,9 @@ impl Archive for MemoryArchive {
         sessions.retain(|_, transcript| transcript.session.user != *user);
         Ok(before - sessions.len())
     }
+}
+
+/// A name for an id that every archive can hold.
+fn digest(id: &str) -> String {
+    Sha256::digest(id.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,6 +1,6 @@
-/// Why a store was not made, or a document not stored.
+/// Why a store was not made, a document not stored, or a message not read.
 ///
-/// In rig's errors it stands as the source of a `DatastoreError`.
+/// In rig's errors it stands as the source of a `DatastoreError`, or of a `Backend` error of its memory.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -23,6 +23,17 @@ pub enum Error {
         field: String,
         /// What fits.
         expected: &'static str,
+    },
+    /// A message of a session, which rig has not written, says something that rig has no form for.
+    #[error(
+        "a message of the role `{role}` has {what}: rig has no form for it, so read the session by its store"
+    )]
+    #[non_exhaustive]
+    Message {
+        /// Who said it.
+        role: &'static str,
+        /// What has no form.
+        what: &'static str,
     },
     /// A document has no embedding.
     #[error("a document has no embedding: give each at least one")]
