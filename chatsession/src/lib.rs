@@ -41,7 +41,7 @@ pub use message::{
 };
 #[cfg(feature = "object-store")]
 pub use object_store;
-pub use redis::{KEYS, RedisSessionStore};
+pub use redis::{DraftReader, KEYS, RedisSessionStore};
 pub use session::{NewSession, Session, Summary};
 pub use store::{Append, Appended, Due, Fork, Found, Lifetime, Range, Recent, SessionStore};
 pub use summarize::{Summarized, Summarizer, SummaryRule};

@@ -7,16 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inferkit_chatsession::{
-    ClientId, Config, Delta, EntryId, FinishReason, Fork, KEYS, Message, NewSession, Range,
+    ClientId, Config, Delta, Draft, EntryId, FinishReason, Fork, KEYS, Message, NewSession, Range,
     RedisSessionStore, SessionStore, SessionStoreExt as _, Summary, Turn, UserId,
 };
 use inferkit_core::keys::{Ttl, acl, markdown};
-use inferkit_core::{Cmd, DriverExt as _, LEASE_KEYS};
+use inferkit_core::{Cmd, Connect, DriverExt as _, LEASE_KEYS, Pool};
 use inferkit_localredis::{Flavor, Server};
 use support::{create, id, say};
 
+async fn connect(url: &str) -> Arc<dyn Connect> {
+    Arc::new(Pool::connect(url).await.unwrap())
+}
+
 /// Calls everything there is.
-async fn use_everything(store: &RedisSessionStore) {
+async fn use_everything(store: &RedisSessionStore, connect: Arc<dyn Connect>) {
     let s = create(store, "a}:b{").await;
     for number in 0..330 {
         let client = ClientId::new(number.to_string()).unwrap();
@@ -34,6 +38,8 @@ async fn use_everything(store: &RedisSessionStore) {
         store.push_draft(&s, &turn, &[Delta::text("x")]).await.unwrap();
     }
     let done = Turn::new("done").unwrap();
+    let mut reader = store.follow_draft(connect, &s, &done, EntryId::ZERO);
+    assert!(matches!(reader.next(Duration::from_secs(10)).await.unwrap(), Draft::Open(_)));
     store.finish_draft(&s, &done, FinishReason::Stop).await.unwrap();
     store.draft(&s, &done, EntryId::ZERO).await.unwrap();
     assert_eq!(store.open_drafts(&s).await.unwrap().len(), 1);
@@ -67,7 +73,7 @@ async fn every_key_is_in_the_table_and_expires() {
     let driver = support::pool(server.url()).await;
     let config = support::within(Config::new());
     let store = RedisSessionStore::new(Arc::clone(&driver), config.clone()).unwrap();
-    use_everything(&store).await;
+    use_everything(&store, connect(server.url()).await).await;
     let keys: Vec<String> = driver.query(Cmd::new("KEYS").arg("*")).await.unwrap();
     let prefix = format!("{}:", config.namespace);
     let mut seen = Vec::new();
@@ -118,7 +124,7 @@ async fn a_user_with_the_table_s_permissions_can_do_everything() {
     admin.query::<()>(cmd.args(rules).args(["+hello", "+client", "+ping"])).await.unwrap();
     let url = server.url().replace("redis://", "redis://chat:secret@");
     let store = RedisSessionStore::new(support::pool(&url).await, config).unwrap();
-    use_everything(&store).await;
+    use_everything(&store, connect(&url).await).await;
 }
 
 #[test]

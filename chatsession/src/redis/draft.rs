@@ -57,29 +57,17 @@ impl RedisSessionStore {
     ) -> Result<Draft> {
         let mut batch = Batch::new();
         let cmd = Cmd::new("XRANGE").key(self.draft_key(session, turn)).readonly();
-        let deltas = batch.push::<Vec<Reply>>(cmd.arg(format!("({after}")).arg("+"));
+        let read = batch.push::<Vec<Reply>>(cmd.arg(format!("({after}")).arg("+"));
         let cmd = Cmd::new("HGET").key(self.meta_key(session)).arg(format!("d:{turn}"));
         let open = batch.push::<Option<String>>(cmd.readonly());
         let mut answers = self.driver.run(batch).await?;
-        let mut deltas_read = Vec::new();
-        for reply in answers.take(deltas)? {
-            let (id, fields) = stream_entry(reply)?;
-            let fields: Vec<_> = fields.iter().filter_map(Reply::as_bytes).collect();
-            match fields[..] {
-                [b"end", end] => {
-                    let end = str::from_utf8(end).map_err(|_| DAMAGED)?;
-                    let end = (!end.is_empty()).then(|| end.parse()).transpose();
-                    return Ok(Draft::Finished(end.map_err(|_| DAMAGED)?));
-                }
-                [b"delta", delta] => {
-                    deltas_read.push((id, serde_json::from_slice(delta).map_err(|_| DAMAGED)?));
-                }
-                _ => return Err(DAMAGED),
-            }
-        }
+        let read = match deltas(answers.take(read)?)? {
+            Draft::Open(read) => read,
+            ended => return Ok(ended),
+        };
         let open = answers.take(open)?.is_some();
         // Deltas without the session's mark were read just before the draft was finished: they are in the message.
-        Ok(if open || !deltas_read.is_empty() { Draft::Open(deltas_read) } else { Draft::Unknown })
+        Ok(if open || !read.is_empty() { Draft::Open(read) } else { Draft::Unknown })
     }
 
     pub(super) async fn finish(
@@ -140,4 +128,25 @@ impl RedisSessionStore {
             crate::Found::Live(_) => Error::DraftGone,
         })
     }
+}
+
+/// Reads entries of a draft: deltas, or its end.
+pub(super) fn deltas(entries: Vec<Reply>) -> Result<Draft> {
+    let mut read = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let (id, fields) = stream_entry(entry)?;
+        let fields: Vec<_> = fields.iter().filter_map(Reply::as_bytes).collect();
+        match fields[..] {
+            [b"end", end] => {
+                let end = str::from_utf8(end).map_err(|_| DAMAGED)?;
+                let end = (!end.is_empty()).then(|| end.parse()).transpose();
+                return Ok(Draft::Finished(end.map_err(|_| DAMAGED)?));
+            }
+            [b"delta", delta] => {
+                read.push((id, serde_json::from_slice(delta).map_err(|_| DAMAGED)?));
+            }
+            _ => return Err(DAMAGED),
+        }
+    }
+    Ok(Draft::Open(read))
 }

@@ -18,8 +18,11 @@ use crate::{
 
 mod append;
 mod draft;
+mod follow;
 mod groups;
 mod meta;
+
+pub use follow::DraftReader;
 
 static CREATE: Script = Script::new(include_str!("../scripts/create.lua"));
 static FORK: Script = Script::new(concat!(
@@ -74,7 +77,7 @@ pub const KEYS: &[KeyFamily] = &[
         "chat:{<session>}:draft:<turn>",
         "stream",
         Ttl::Always("time to live and grace after the last delta; 10 minutes after it is finished"),
-        &["XADD", "XRANGE", "XREVRANGE", "EXISTS", "PEXPIRE", "UNLINK"],
+        &["XADD", "XRANGE", "XREAD", "XREVRANGE", "EXISTS", "PEXPIRE", "UNLINK"],
     ),
     KeyFamily::new(
         "chat",
