@@ -57,7 +57,7 @@ pub trait SessionStoreExt: SessionStore {
 
     /// Summarizes the older messages of the active branch, if the rule says so.
     ///
-    /// One round trip if it does not; else six besides the summarizer's work, which happens under a lease that is kept, so
+    /// One round trip if it does not; else five, or six if it trims, besides the summarizer's work, which happens under a lease that is kept, so
     /// that two processes do not pay for the same summary.
     /// The summary is stored by compare-and-set: however leases end and processes crash, each message is in the summary or
     /// after it, and never in both.

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use inferkit::chatsession::{Archive, Entry, Error, Result, Session, SessionId, Transcript, UserId};
+use inferkit::chatsession::{
+    Archive, Entry, Error, Result, Session, SessionId, Transcript, UserId,
+};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 /// With another database only the connection and the types of the columns differ.
@@ -20,19 +22,19 @@ const SCHEMA: &str = "
 ";
 
 #[derive(Clone, Debug)]
-pub struct SqlArchive {
+pub(crate) struct SqlArchive {
     connection: Arc<Mutex<Connection>>,
 }
 
 impl SqlArchive {
-    pub fn open(path: &str) -> Result<Self> {
+    pub(crate) fn open(path: &str) -> Result<Self> {
         let connection = Connection::open(path).map_err(failed)?;
         connection.execute_batch(SCHEMA).map_err(failed)?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 
     /// Does one transaction on a thread for blocking work.
-    pub async fn transact<T: Send + 'static>(
+    pub(crate) async fn transact<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -64,7 +66,9 @@ impl Archive for SqlArchive {
             )
             .map_err(failed)?;
             let mut insert = sql
-                .prepare("INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING")
+                .prepare(
+                    "INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+                )
                 .map_err(failed)?;
             for entry in &entries {
                 let (millis, sequence) = (number(entry.id.millis())?, number(entry.id.sequence())?);
@@ -89,9 +93,8 @@ impl Archive for SqlArchive {
                 .prepare("SELECT entry FROM message WHERE session = ?1 ORDER BY millis, sequence")
                 .map_err(failed)?;
             let rows = select.query_map([&id], |row| row.get::<_, String>(0)).map_err(failed)?;
-            let entries = rows.map(|row| {
-                serde_json::from_str::<Entry>(&row.map_err(failed)?).map_err(damaged)
-            });
+            let entries = rows
+                .map(|row| serde_json::from_str::<Entry>(&row.map_err(failed)?).map_err(damaged));
             Ok(Some(Transcript { session, entries: entries.collect::<Result<_>>()? }))
         })
         .await

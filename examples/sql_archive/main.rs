@@ -34,7 +34,8 @@ async fn main() -> Result<()> {
     let store = Arc::new(RedisSessionStore::new(driver, config)?);
     let archive = Arc::new(SqlArchive::open(&path)?);
     let janitor = Janitor::new(Arc::<RedisSessionStore>::clone(&store));
-    let janitor = janitor.archiving(Arc::<SqlArchive>::clone(&archive), |session| 2 <= session.messages);
+    let janitor =
+        janitor.archiving(Arc::<SqlArchive>::clone(&archive), |session| 2 <= session.messages);
 
     let (id, ann) = (SessionId::new("trip to Rome")?, UserId::new("ann")?);
     store.create(&NewSession::new(id.clone(), ann.clone())).await?;
@@ -48,7 +49,11 @@ async fn main() -> Result<()> {
     let idle = until(&janitor, |swept| 0 < swept.archived).await?;
     println!("idle      {} session archived", idle.archived);
     let over = until(&janitor, |swept| 0 < swept.deleted).await?;
-    println!("over      {} session deleted, in redis: {}", over.deleted, store.export(&id).await?.is_some());
+    println!(
+        "over      {} session deleted, in redis: {}",
+        over.deleted,
+        store.export(&id).await?.is_some()
+    );
 
     // What is archived can be asked with SQL.
     let sums = "SELECT owner, role, count(*), sum(message.tokens) FROM message JOIN session ON id = session
@@ -59,7 +64,11 @@ async fn main() -> Result<()> {
     }
     if let Some(transcript) = archive.load(&id).await? {
         for entry in &transcript.entries {
-            println!("          {}: {}", entry.message.role.as_str(), entry.message.content.to_text());
+            println!(
+                "          {}: {}",
+                entry.message.role.as_str(),
+                entry.message.content.to_text()
+            );
         }
     }
     janitor.erase_user(&ann).await?;
@@ -82,7 +91,8 @@ type Sums = Vec<(String, String, i64, i64)>;
 
 fn rows(sql: &rusqlite::Transaction<'_>, query: &str) -> rusqlite::Result<Sums> {
     let mut select = sql.prepare(query)?;
-    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    let rows =
+        select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
     rows.collect()
 }
 
@@ -100,7 +110,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let archive = SqlArchive::open(file.path().to_str().unwrap()).unwrap();
         let store = MemorySessionStore::new(Config::new()).unwrap();
-        let (id, ann) = (SessionId::new("a'; DROP TABLE session; --").unwrap(), UserId::new("ann").unwrap());
+        let (id, ann) =
+            (SessionId::new("a'; DROP TABLE session; --").unwrap(), UserId::new("ann").unwrap());
         assert_eq!(archive.load(&id).await.unwrap(), None);
         store.create(&NewSession::new(id.clone(), ann.clone())).await.unwrap();
         for text in ["a", "naïve '\" \0 🙂"] {
@@ -130,7 +141,9 @@ mod tests {
         assert!(!archive.remove(&id).await.unwrap());
         archive.store(&first).await.unwrap();
         assert!(archive.remove(&id).await.unwrap());
-        let left = archive.transact(|sql| Ok(sql.query_row("SELECT count(*) FROM message", [], |row| row.get::<_, i64>(0))));
+        let left = archive.transact(|sql| {
+            Ok(sql.query_row("SELECT count(*) FROM message", [], |row| row.get::<_, i64>(0)))
+        });
         assert_eq!(left.await.unwrap().unwrap(), 0, "messages go with their session");
     }
 }
