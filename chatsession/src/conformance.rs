@@ -602,6 +602,8 @@ pub async fn a_stopped_draft_keeps_what_was_said(store: &dyn SessionStore) {
         arguments: "{\"q\"".into(),
     };
     store.push_draft(&s, &t, &[Delta::text("Let me "), call]).await.unwrap();
+    let usage = Usage { prompt_tokens: 9, completion_tokens: 31, cached_tokens: 4 };
+    store.push_draft(&s, &t, &[Delta::Usage { usage }]).await.unwrap();
     store.finish_draft(&s, &t, FinishReason::Stopped).await.unwrap();
     let pushed = store.push_draft(&s, &t, &[Delta::text("see")]).await.unwrap();
     assert_eq!(pushed, Pushed::Finished);
@@ -609,6 +611,7 @@ pub async fn a_stopped_draft_keeps_what_was_said(store: &dyn SessionStore) {
     assert_eq!(texts(&entries), ["Let me "]);
     assert_eq!(entries[0].message.tool_calls, [ToolCall::new("1", "find", "{\"q\"")]);
     assert_eq!(entries[0].message.finish_reason, Some(FinishReason::Stopped));
+    assert_eq!((entries[0].message.usage, entries[0].tokens), (Some(usage), 31));
 }
 
 /// Nothing said, nothing stored.

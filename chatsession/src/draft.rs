@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Entry, EntryId, FinishReason, Message, Role, ToolCall};
+use crate::{Entry, EntryId, FinishReason, Message, Role, ToolCall, Usage};
 
 /// A piece of an answer that is being streamed.
 #[derive(Clone, Deserialize, PartialEq, Serialize)]
@@ -26,6 +26,11 @@ pub enum Delta {
         #[serde(default)]
         arguments: String,
     },
+    /// What the provider counted, which it reports at the end; the last report stands.
+    Usage {
+        /// The numbers.
+        usage: Usage,
+    },
 }
 
 impl Delta {
@@ -42,6 +47,7 @@ impl std::fmt::Debug for Delta {
         match self {
             Self::Text { text } => write!(f, "Text({} bytes)", text.len()),
             Self::ToolCall { index, .. } => write!(f, "ToolCall({index})"),
+            Self::Usage { .. } => f.write_str("Usage"),
         }
     }
 }
@@ -86,7 +92,7 @@ pub(crate) fn assemble<'a>(
     deltas: impl IntoIterator<Item = &'a Delta>,
     reason: FinishReason,
 ) -> Option<Message> {
-    let (mut said, mut calls) = (String::new(), Vec::<ToolCall>::new());
+    let (mut said, mut calls, mut counted) = (String::new(), Vec::<ToolCall>::new(), None);
     for delta in deltas {
         match delta {
             Delta::Text { text } => said.push_str(text),
@@ -101,12 +107,15 @@ pub(crate) fn assemble<'a>(
                 call.function.name.push_str(name);
                 call.function.arguments.push_str(arguments);
             }
+            Delta::Usage { usage } => counted = Some(*usage),
         }
     }
     if said.is_empty() && calls.is_empty() {
         return None;
     }
-    Some(Message::new(Role::Assistant, said).with_tool_calls(calls).with_finish_reason(reason))
+    let mut message = Message::new(Role::Assistant, said).with_tool_calls(calls);
+    message.usage = counted;
+    Some(message.with_finish_reason(reason))
 }
 
 #[cfg(test)]
@@ -121,6 +130,7 @@ mod tests {
             name: name.into(),
             arguments: arguments.into(),
         };
+        let usage = Usage { prompt_tokens: 9, completion_tokens: 31, cached_tokens: 4 };
         let deltas = [
             Delta::text("One mo"),
             Delta::text("ment."),
@@ -128,11 +138,14 @@ mod tests {
             call(0, "", "", "{\"x\""),
             call(1, "b", "find", "{}"),
             call(0, "", "", ":1}"),
+            Delta::Usage { usage },
         ];
         let message = assemble(&deltas, FinishReason::ToolCalls).unwrap();
         assert_eq!(message.content.to_text(), "One moment.");
         let calls = [ToolCall::new("a", "find", "{\"x\":1}"), ToolCall::new("b", "find", "{}")];
         assert_eq!(message.tool_calls, calls);
-        assert_eq!(assemble(&[Delta::text("")], FinishReason::Stopped), None);
+        assert_eq!(message.usage, Some(usage));
+        let silent = [Delta::text(""), Delta::Usage { usage }];
+        assert_eq!(assemble(&silent, FinishReason::Stopped), None);
     }
 }

@@ -48,6 +48,8 @@ async fn use_everything(store: &RedisSessionStore, connect: Arc<dyn Connect>) {
     let read = store.read_group(&s, "moderation", "one", 10).await.unwrap();
     assert_eq!(read.len(), 10);
     let ids: Vec<EntryId> = read.iter().map(|entry| entry.id).collect();
+    let left = store.reclaim_group(&s, "moderation", "two", Duration::ZERO, 4).await.unwrap();
+    assert_eq!(left, read[..4]);
     assert_eq!(store.acknowledge(&s, "moderation", &ids).await.unwrap(), 10);
     assert_eq!(store.sessions(&UserId::new("ann").unwrap(), 10).await.unwrap().len(), 1);
     let due = store.claim(10, Duration::from_secs(1)).await.unwrap();

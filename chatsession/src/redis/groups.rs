@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use inferkit_core::{Cmd, DriverExt as _, ErrorKind, Reply};
 
-use super::RedisSessionStore;
+use super::{RedisSessionStore, meta};
+use crate::config::millis;
 use crate::form::entry;
 use crate::{Entry, EntryId, Result, SessionId};
 
@@ -55,6 +58,30 @@ impl RedisSessionStore {
             }
         }
         Ok(entries)
+    }
+
+    /// Gives a member messages that another has had for at least `idle` without acknowledging them: what a member that
+    /// crashed left; from the oldest, at most `limit`.
+    ///
+    /// One round trip.
+    /// Messages that were trimmed meanwhile are no longer open.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`](crate::Error::Backend), also if there is no such group.
+    pub async fn reclaim_group(
+        &self,
+        session: &SessionId,
+        group: &str,
+        member: &str,
+        idle: Duration,
+        limit: usize,
+    ) -> Result<Vec<Entry>> {
+        let cmd = Cmd::new("XAUTOCLAIM").key(self.log_key(session)).arg(group).arg(member);
+        let cmd = cmd.arg(millis(idle)).arg("0-0").arg("COUNT").arg(limit.max(1));
+        let reply: Vec<Reply> = self.driver.query(cmd).await?;
+        let claimed = reply.into_iter().nth(1).ok_or(meta::DAMAGED)?;
+        claimed.into_array()?.into_iter().map(entry).collect()
     }
 
     /// Notes that a group is done with messages, and returns how many were open.

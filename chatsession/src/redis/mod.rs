@@ -59,6 +59,7 @@ pub const KEYS: &[KeyFamily] = &[
             "UNLINK",
             "XGROUP",
             "XREADGROUP",
+            "XAUTOCLAIM",
             "XACK",
         ],
     ),
