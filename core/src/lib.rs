@@ -5,6 +5,7 @@ mod clock;
 mod cmd;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod doctor;
 mod driver;
 mod error;
 pub mod keys;
@@ -16,6 +17,7 @@ mod pool;
 mod reply;
 mod script;
 mod single_flight;
+mod topology;
 
 pub use batch::{Answers, Batch, Slot};
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -34,3 +36,6 @@ pub use pool::{Pool, PoolConfig, Protocol};
 pub use reply::{FromReply, Reply};
 pub use script::Script;
 pub use single_flight::SingleFlight;
+pub use topology::Deployment;
+#[cfg(feature = "redis")]
+pub use topology::{Pools, Topology};

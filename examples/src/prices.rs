@@ -21,7 +21,7 @@ const GPT_4_CLASS: Price =
 
 /// The price of a model's tokens, in millionths of a dollar per 1,000.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Price {
+pub struct Price {
     prompt_micros: u64,
     completion_micros: u64,
     basis: Basis,
@@ -41,7 +41,7 @@ impl Price {
     /// # Errors
     ///
     /// If `per_1k` is not a price.
-    pub(crate) fn of(model: &str, per_1k: Option<&str>) -> Result<Self> {
+    pub fn of(model: &str, per_1k: Option<&str>) -> Result<Self> {
         if let Some(text) = per_1k {
             let micros = parse_micros(text).ok_or_else(|| {
                 format!("{text:?} is no price per 1,000 tokens in dollars, such as 0.03")
@@ -70,14 +70,14 @@ impl Price {
     }
 
     /// Returns what the tokens cost, in millionths of a dollar, rounded up.
-    pub(crate) fn cost_micros(&self, prompt_tokens: u64, completion_tokens: u64) -> u64 {
+    pub fn cost_micros(&self, prompt_tokens: u64, completion_tokens: u64) -> u64 {
         let prompt = prompt_tokens.saturating_mul(self.prompt_micros);
         let completion = completion_tokens.saturating_mul(self.completion_micros);
         prompt.saturating_add(completion).div_ceil(1_000)
     }
 
     /// Says in words where the price comes from.
-    pub(crate) fn basis(&self) -> String {
+    pub fn basis(&self) -> String {
         let source = match self.basis {
             Basis::Gpt4Class => "what a GPT-4 class model would have cost",
             Basis::List => "the model's list price",
@@ -92,7 +92,7 @@ impl Price {
 }
 
 /// Writes millionths of a dollar as dollars.
-pub(crate) fn dollars(micros: u64) -> String {
+pub fn dollars(micros: u64) -> String {
     let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     format!("${whole}.{:0<2}", fraction.trim_end_matches('0'))

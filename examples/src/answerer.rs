@@ -43,21 +43,27 @@ const LONGEST_BODY: usize = 4 << 20;
 
 /// An answer, with what is needed to price it and to decide whether to keep it.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Answer {
-    pub(crate) text: String,
-    pub(crate) model: String,
-    pub(crate) prompt_tokens: u64,
-    pub(crate) completion_tokens: u64,
+pub struct Answer {
+    /// What is said.
+    pub text: String,
+    /// The model that says it.
+    pub model: String,
+    /// The tokens of the question.
+    pub prompt_tokens: u64,
+    /// The tokens of the answer.
+    pub completion_tokens: u64,
     /// Why the model stopped, in the endpoint's words; `stop` is a complete answer.
-    pub(crate) finish_reason: String,
+    pub finish_reason: String,
     /// Whether the answer may be stored: it is an answer, and a complete one.
-    pub(crate) cacheable: bool,
+    pub cacheable: bool,
 }
 
 /// Answers questions, by a model or from the shipped file.
 #[derive(Debug)]
-pub(crate) enum Answerer {
+pub enum Answerer {
+    /// The shipped answers.
     Offline(Offline),
+    /// An OpenAI-compatible endpoint.
     OpenAi(OpenAi),
 }
 
@@ -71,7 +77,7 @@ impl Answerer {
     /// # Errors
     ///
     /// If the endpoint's address or key cannot be used, or the questions cannot be embedded.
-    pub(crate) fn from_env(model: &MiniLm, cache: Option<&Path>) -> Result<Self> {
+    pub fn from_env(model: &MiniLm, cache: Option<&Path>) -> Result<Self> {
         // An empty variable is what is left of one that somebody wanted to unset.
         let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
         let (base_url, key) = (variable("OPENAI_BASE_URL"), variable("OPENAI_API_KEY"));
@@ -84,7 +90,7 @@ impl Answerer {
     }
 
     /// Returns the name of the model that answers.
-    pub(crate) fn model(&self) -> &str {
+    pub fn model(&self) -> &str {
         match self {
             Self::Offline(_) => Offline::MODEL,
             Self::OpenAi(endpoint) => &endpoint.model,
@@ -92,7 +98,7 @@ impl Answerer {
     }
 
     /// Says in a sentence who answers.
-    pub(crate) fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         match self {
             Self::Offline(offline) => format!(
                 "No model answers here: misses are answered offline, from {} shipped questions and \
@@ -111,7 +117,7 @@ impl Answerer {
     /// # Errors
     ///
     /// If the endpoint does not answer, or its answer cannot be understood.
-    pub(crate) async fn answer(&self, question: &str) -> Result<Answer> {
+    pub async fn answer(&self, question: &str) -> Result<Answer> {
         match self {
             Self::Offline(offline) => offline.answer(question).await,
             Self::OpenAi(endpoint) => endpoint.answer(question).await,
@@ -121,15 +127,17 @@ impl Answerer {
 
 /// One line of the shipped file.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Entry {
+pub struct Entry {
     #[serde(rename = "q")]
-    pub(crate) question: String,
+    /// What is asked.
+    pub question: String,
     #[serde(rename = "a")]
-    pub(crate) answer: String,
+    /// What is answered.
+    pub answer: String,
 }
 
 /// Answers from the shipped file: the answer to the most similar question, if it is similar enough.
-pub(crate) struct Offline {
+pub struct Offline {
     model: MiniLm,
     entries: Vec<Entry>,
     vectors: Vec<Vec<f32>>,
@@ -143,7 +151,7 @@ impl Offline {
     /// # Errors
     ///
     /// If the questions cannot be embedded.
-    pub(crate) fn new(model: MiniLm, cache: Option<&Path>) -> Result<Self> {
+    pub fn new(model: MiniLm, cache: Option<&Path>) -> Result<Self> {
         let entries = parse_entries(ANSWERS)?;
         let questions: Vec<&str> = entries.iter().map(|entry| entry.question.as_str()).collect();
         let file = cache.map(|folder| {
@@ -164,7 +172,7 @@ impl Offline {
     }
 
     /// Returns the shipped question most similar to `vector`, which has unit length.
-    pub(crate) fn nearest(&self, vector: &[f32]) -> Option<(&Entry, f32)> {
+    pub fn nearest(&self, vector: &[f32]) -> Option<(&Entry, f32)> {
         self.entries
             .iter()
             .zip(self.vectors.iter())
@@ -172,7 +180,12 @@ impl Offline {
             .max_by(|(_, left), (_, right)| left.total_cmp(right))
     }
 
-    async fn answer(&self, question: &str) -> Result<Answer> {
+    /// Answers `question`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be embedded.
+    pub async fn answer(&self, question: &str) -> Result<Answer> {
         let (model, asked) = (self.model.clone(), spell_out(question));
         let text = asked.clone();
         let vector = task::spawn_blocking(move || model.embed_batch(&[&text])).await??;
@@ -213,7 +226,7 @@ impl fmt::Debug for Offline {
 }
 
 /// Asks an endpoint that speaks OpenAI's chat completions.
-pub(crate) struct OpenAi {
+pub struct OpenAi {
     client: Client,
     url: Url,
     key: Option<String>,
@@ -226,7 +239,7 @@ impl OpenAi {
     /// # Errors
     ///
     /// If the address is not one of HTTP, or carries a password.
-    pub(crate) fn new(base_url: &str, key: Option<String>, model: String) -> Result<Self> {
+    pub fn new(base_url: &str, key: Option<String>, model: String) -> Result<Self> {
         // The address itself stays out of the messages: it could hold a secret.
         let mut url = Url::parse(base_url)
             .map_err(|error| format!("OPENAI_BASE_URL is no address: {error}"))?;
@@ -255,7 +268,12 @@ impl OpenAi {
         Ok(Self { client, url, key, model })
     }
 
-    async fn answer(&self, question: &str) -> Result<Answer> {
+    /// Answers `question`.
+    ///
+    /// # Errors
+    ///
+    /// If the endpoint does not answer, or its answer cannot be understood.
+    pub async fn answer(&self, question: &str) -> Result<Answer> {
         let body = Request {
             model: &self.model,
             messages: [Message { role: "user", content: question }],

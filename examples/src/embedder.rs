@@ -1,3 +1,5 @@
+//! The sentence model as the family's `Embedder`.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use crate::minilm::MiniLm;
 
 /// MiniLM as the family's `Embedder`; it runs on the threads for blocking work.
 #[derive(Clone, Debug)]
-pub(crate) struct MiniLmEmbedder(pub(crate) MiniLm);
+pub struct MiniLmEmbedder(pub MiniLm);
 
 #[async_trait]
 impl Embedder for MiniLmEmbedder {
@@ -36,18 +38,19 @@ impl Embedder for MiniLmEmbedder {
 
 /// Passes everything on and remembers how long the last call took.
 #[derive(Clone, Debug)]
-pub(crate) struct Timed<E> {
+pub struct Timed<E> {
     inner: E,
     nanos: Arc<AtomicU64>,
 }
 
 impl<E: Embedder> Timed<E> {
-    pub(crate) fn new(inner: E) -> Self {
+    /// Wraps an embedder.
+    pub fn new(inner: E) -> Self {
         Self { inner, nanos: Arc::default() }
     }
 
     /// Returns how long the calls since the last look took; `None` if there was none.
-    pub(crate) fn take(&self) -> Option<Duration> {
+    pub fn take(&self) -> Option<Duration> {
         let nanos = self.nanos.swap(0, Ordering::Relaxed);
         (nanos != 0).then(|| Duration::from_nanos(nanos))
     }

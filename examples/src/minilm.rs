@@ -29,7 +29,7 @@ const TOKENS_PER_PASS: usize = 512;
 /// A clone is cheap and shares the weights.
 /// Embedding is work for the CPU: from async code call it inside `spawn_blocking`.
 #[derive(Clone)]
-pub(crate) struct MiniLm {
+pub struct MiniLm {
     shared: Arc<Shared>,
 }
 
@@ -40,7 +40,7 @@ struct Shared {
 
 impl MiniLm {
     /// Finds the folder with the model's three files in `root` or below it.
-    pub(crate) fn find(root: &Path) -> Option<PathBuf> {
+    pub fn find(root: &Path) -> Option<PathBuf> {
         if FILES.iter().all(|file| root.join(file).is_file()) {
             return Some(root.to_path_buf());
         }
@@ -61,7 +61,7 @@ impl MiniLm {
     /// # Errors
     ///
     /// If `root` does not hold the files, or they are not a BERT model with its tokenizer.
-    pub(crate) fn load(root: &Path) -> Result<Self> {
+    pub fn load(root: &Path) -> Result<Self> {
         let folder = Self::find(root).ok_or_else(|| {
             format!("{} holds no folder with {}", root.display(), FILES.join(", "))
         })?;
@@ -101,12 +101,12 @@ impl MiniLm {
 
     /// Returns the model's name.
     #[expect(clippy::unused_self, reason = "the name is a property of the embedder")]
-    pub(crate) fn model(&self) -> &str {
+    pub fn model(&self) -> &str {
         NAME
     }
 
     /// Returns the length of the vectors.
-    pub(crate) fn dimensions(&self) -> usize {
+    pub fn dimensions(&self) -> usize {
         self.shared.encoder.dimensions
     }
 
@@ -115,7 +115,7 @@ impl MiniLm {
     /// # Errors
     ///
     /// If the tokenizer fails.
-    pub(crate) fn count_tokens(&self, text: &str) -> Result<usize> {
+    pub fn count_tokens(&self, text: &str) -> Result<usize> {
         Ok(self.shared.tokenizer.encode_fast(text, false)?.len())
     }
 
@@ -126,7 +126,7 @@ impl MiniLm {
     /// # Errors
     ///
     /// If the tokenizer or the model fails.
-    pub(crate) fn embed_batch(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+    pub fn embed_batch(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
         let mut inputs = Vec::with_capacity(texts.len());
         for (position, text) in texts.iter().enumerate() {
             inputs.push((position, self.shared.tokenizer.encode_fast(*text, true)?));
