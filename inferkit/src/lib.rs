@@ -18,6 +18,8 @@ pub use inferkit_semcache as semcache;
 #[cfg(feature = "vectorsearch")]
 pub use inferkit_vectorsearch as vectorsearch;
 
+pub mod users;
+
 /// The traits of the family, for their methods: `use inferkit::prelude::*` brings no names into scope.
 pub mod prelude {
     #[cfg(feature = "chatsession")]
