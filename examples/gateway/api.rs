@@ -83,7 +83,7 @@ enum Texts {
 }
 
 async fn embeddings(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Response {
-    let (call, report) = match Call::admit(&app, &headers).await {
+    let (call, report) = match Call::admit(&app, &headers, "embeddings").await {
         Ok(admitted) => admitted,
         Err((request, problem)) => return finish(problem.into_response_for(&request), &request),
     };
@@ -165,7 +165,7 @@ async fn embed(call: &Call, body: &[u8], served: &mut Served) -> Result<Json, Pr
 }
 
 async fn recommend(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Response {
-    let (call, report) = match Call::admit(&app, &headers).await {
+    let (call, report) = match Call::admit(&app, &headers, "recommend").await {
         Ok(admitted) => admitted,
         Err((request, problem)) => return finish(problem.into_response_for(&request), &request),
     };

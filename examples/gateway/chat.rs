@@ -41,6 +41,7 @@ impl Call {
     pub(crate) async fn admit(
         app: &Arc<App>,
         headers: &HeaderMap,
+        path: &str,
     ) -> Result<(Self, Report), (String, Problem)> {
         let request = headers
             .get(REQUEST_ID)
@@ -64,14 +65,18 @@ impl Call {
             // Nothing is to be settled: a request is a request.
             Ok(admitted) => Ok((call, admitted.permit.report().clone())),
             Err(problem) => {
-                call.note(Served { outcome: "limited".to_owned(), ..call.served("", &problem) });
+                let outcome =
+                    if problem.code == "rate_limit_exceeded" { "limited" } else { "failed" };
+                let (path, status) = (path.to_owned(), problem.status.as_u16());
+                call.note(Served {
+                    outcome: outcome.to_owned(),
+                    path,
+                    status,
+                    ..Served::default()
+                });
                 Err((call.request, problem))
             }
         }
-    }
-
-    fn served(&self, path: &str, problem: &Problem) -> Served {
-        Served { path: path.to_owned(), status: problem.status.as_u16(), ..Served::default() }
     }
 
     /// Notes the request, which is over.
@@ -110,7 +115,7 @@ struct Work {
 }
 
 pub(crate) async fn chat(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Response {
-    let (call, report) = match Call::admit(&app, &headers).await {
+    let (call, report) = match Call::admit(&app, &headers, "chat").await {
         Ok(admitted) => admitted,
         Err((request, problem)) => return finish(problem.into_response_for(&request), &request),
     };
@@ -597,7 +602,7 @@ fn reason(finish: Finish) -> &'static str {
 
 /// `GET /v1/models`.
 pub(crate) async fn models(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    match Call::admit(&app, &headers).await {
+    match Call::admit(&app, &headers, "models").await {
         Err((request, problem)) => finish(problem.into_response_for(&request), &request),
         Ok((call, _)) => {
             let made = live::now() / 1000 - app.started.elapsed().as_secs();

@@ -61,6 +61,8 @@ impl fmt::Debug for Chunk {
 type Work = Pin<Box<dyn Future<Output = Result<Served, GenerateError>> + Send>>;
 
 /// An answer, piece by piece; the last one is [`Chunk::Done`] or an error.
+///
+/// [`Chunk::Done`] comes when the answer is stored, after all of its text has been passed on.
 #[must_use = "nothing happens before it is read"]
 pub struct AnswerStream {
     /// What looks up or generates; it runs while the stream is read.
@@ -119,9 +121,10 @@ impl Stream for AnswerStream {
                 match outcome {
                     Ok(served) => {
                         this.source = Some(served.source);
-                        if !this.passed.load(Ordering::Relaxed) {
-                            this.tail = replay(&served.answer);
-                        }
+                        this.tail = match this.passed.load(Ordering::Relaxed) {
+                            true => [done(&served.answer)].into(),
+                            false => replay(&served.answer),
+                        };
                     }
                     Err(error) => {
                         // The pieces before it are still in the channel, at most one.
@@ -163,11 +166,14 @@ where
     let mut text = BytesMut::new();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(failed)?;
-        pieces.passed.store(true, Ordering::Relaxed);
-        // The receiver lives as long as this future, which it polls.
-        let _ = pieces.to.send(chunk.clone()).await;
         match chunk {
-            Chunk::Text(piece) => text.extend_from_slice(&piece),
+            Chunk::Text(piece) => {
+                text.extend_from_slice(&piece);
+                pieces.passed.store(true, Ordering::Relaxed);
+                // The receiver lives as long as this future, which it polls.
+                let _ = pieces.to.send(Chunk::Text(piece)).await;
+            }
+            // It is passed on when the answer is stored: whoever reads no further has not stopped the storing.
             Chunk::Done { finish, usage } => {
                 let answer = Answer::new(text.freeze())
                     .map_err(|error| GenerateError::Generate(Arc::new(error)))?;
@@ -192,10 +198,14 @@ fn replay(answer: &Answer) -> VecDeque<Chunk> {
         chunks.push_back(Chunk::Text(response.slice(start..end)));
         start = end;
     }
+    chunks.push_back(done(answer));
+    chunks
+}
+
+fn done(answer: &Answer) -> Chunk {
     let usage = answer.tokens_used().zip(answer.completion_tokens());
     let usage = usage.map(|(all, completion)| (all.saturating_sub(completion), completion));
-    chunks.push_back(Chunk::Done { finish: answer.finish(), usage });
-    chunks
+    Chunk::Done { finish: answer.finish(), usage }
 }
 
 /// Behind the first blank after about a piece, so that no word and no character is torn.

@@ -349,10 +349,10 @@ async fn a_stream_is_stored_as_it_passes_and_replayed() {
     let cache = memory();
     let coalescer = over(&cache);
     let mut stream = coalescer.get_or_stream(request("1@0"), || async { Ok(words()) });
-    for word in WORDS {
+    for (place, word) in WORDS.into_iter().enumerate() {
         assert_eq!(stream.next().await.unwrap().unwrap(), Chunk::text(word));
+        assert!(stream.source().is_none() || place + 1 == WORDS.len(), "the end is not known yet");
     }
-    assert_eq!(stream.source(), None);
     let done = Chunk::done(Finish::Complete, Some((3, 4)));
     assert_eq!(read(stream).await, (String::new(), Ok(Some(done.clone()))));
     let Lookup::Exact(hit) = cache.lookup(&request("1@0")).await.unwrap() else { panic!() };
@@ -424,4 +424,30 @@ async fn who_waits_for_a_stream_receives_the_whole_answer() {
         let (text, end) = waiter.await.unwrap();
         assert_eq!((text.as_str(), end.is_ok()), (whole, true));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_whose_end_was_received_is_stored() {
+    let (cache, [coalescer, _]) = two().await;
+    let start = || async {
+        let chunks =
+            [Chunk::text("It "), Chunk::text("is."), Chunk::done(Finish::Complete, Some((3, 2)))];
+        Ok::<_, IoError>(stream::iter(chunks.map(Ok)))
+    };
+    let mut answer = coalescer.get_or_stream(request("1@0"), start);
+    let mut text = Vec::new();
+    loop {
+        match answer.next().await.unwrap().unwrap() {
+            Chunk::Text(piece) => text.extend_from_slice(&piece),
+            Chunk::Done { finish, usage, .. } => {
+                assert_eq!((finish, usage), (Finish::Complete, Some((3, 2))));
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((&text[..], answer.source()), (&b"It is."[..], Some(Source::Generated)));
+    // Nobody reads on: callers stop at the end.
+    drop(answer);
+    assert!(matches!(cache.lookup(&request("1@0")).await.unwrap(), Lookup::Exact(_)));
 }

@@ -55,7 +55,7 @@ function take(served) {
   const row = element("tr", { title: `${served.request} ${served.model} ${served.upstream ?? ""}` },
     element("td", {}, new Date(served.at).toLocaleTimeString("en-GB")),
     element("td", {}, served.caller),
-    element("td", {}, `${served.path}: ${what}`),
+    element("td", {}, what ? `${served.path}: ${what}` : served.path),
     outcome,
     element("td", { className: "number" }, served.millis.toFixed(1)),
     element("td", { className: "number" }, served.tokens ? count(served.tokens) : ""),
