@@ -66,9 +66,9 @@ impl fmt::Display for Checkup {
         let names: Vec<_> = self.deployments.iter().map(|deployment| deployment.name()).collect();
         writeln!(f, "{}", names.join(", "))?;
         for Finding { check, level, found, advice } in &self.findings {
-            writeln!(f, "  {level:<4}  {check:<12} {found}")?;
+            writeln!(f, "  {level:<4}  {check:<13} {found}")?;
             if let Some(advice) = advice {
-                writeln!(f, "                     -> {advice}")?;
+                writeln!(f, "                      -> {advice}")?;
             }
         }
         Ok(())

@@ -42,6 +42,7 @@ impl Default for Config {
                     name: name.to_owned(),
                     tenant: "demo".to_owned(),
                     plan: plan.to_owned(),
+                    requests_per_minute: None,
                 })
                 .collect(),
             limits: Limits::default(),
@@ -102,6 +103,9 @@ pub(crate) struct Key {
     pub(crate) tenant: String,
     /// `free`, `pro` or `enterprise`.
     pub(crate) plan: String,
+    /// Instead of the plan's number.
+    #[serde(default)]
+    pub(crate) requests_per_minute: Option<u64>,
 }
 
 impl Key {
@@ -109,14 +113,17 @@ impl Key {
     ///
     /// If there is no such plan.
     pub(crate) fn plan(&self) -> Result<Plan> {
-        match self.plan.as_str() {
-            "free" => Ok(Plan::FREE),
-            "pro" => Ok(Plan::PRO),
-            "enterprise" => Ok(Plan::ENTERPRISE),
+        let mut plan = match self.plan.as_str() {
+            "free" => Plan::FREE,
+            "pro" => Plan::PRO,
+            "enterprise" => Plan::ENTERPRISE,
             other => {
-                Err(format!("there is no plan {other:?}: take free, pro or enterprise").into())
+                let detail = format!("there is no plan {other:?}: take free, pro or enterprise");
+                return Err(detail.into());
             }
-        }
+        };
+        plan.requests_per_minute = self.requests_per_minute.unwrap_or(plan.requests_per_minute);
+        Ok(plan)
     }
 }
 

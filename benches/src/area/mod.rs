@@ -10,6 +10,7 @@ mod chatsession;
 mod core;
 pub(crate) mod embcache;
 mod featurestore;
+mod gateway;
 mod mlevents;
 mod modelserve;
 mod ratelimit;
@@ -39,6 +40,7 @@ pub const AREAS: &[Area] = &[
     Area { name: "core", measure: |effort| Box::pin(core::measure(effort)) },
     Area { name: "embcache", measure: |effort| Box::pin(embcache::measure(effort)) },
     Area { name: "featurestore", measure: |effort| Box::pin(featurestore::measure(effort)) },
+    Area { name: "gateway", measure: |effort| Box::pin(gateway::measure(effort)) },
     Area { name: "mlevents", measure: |effort| Box::pin(mlevents::measure(effort)) },
     Area { name: "modelserve", measure: |effort| Box::pin(modelserve::measure(effort)) },
     Area { name: "ratelimit", measure: |effort| Box::pin(ratelimit::measure(effort)) },
