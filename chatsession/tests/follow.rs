@@ -1,5 +1,5 @@
 //! Readers that wait at the server for an answer that is being streamed.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 

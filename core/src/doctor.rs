@@ -239,7 +239,7 @@ impl Doctor<'_> {
                 match u128::from(used) * 10 < u128::from(most) * 9 || evicts {
                     true => self.ok("memory", found),
                     false => {
-                        self.warn("memory", found, "raise maxmemory before writes are refused")
+                        self.warn("memory", found, "raise maxmemory before writes are refused");
                     }
                 }
             }
@@ -260,7 +260,7 @@ impl Doctor<'_> {
         match (is("aof_enabled", "1"), must) {
             (true, _) => self.ok("persistence", "append-only file".to_owned()),
             (false, None) => {
-                self.ok("persistence", "none, which a cache can do without".to_owned())
+                self.ok("persistence", "none, which a cache can do without".to_owned());
             }
             (false, Some(deployment)) => self.warn(
                 "persistence",

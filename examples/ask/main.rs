@@ -101,7 +101,7 @@ impl Session {
 
         let driver = Pool::connect(server.url()).await?.into_driver();
         let namespace = Namespace::new("ask")?;
-        let embedding = Timed::new(MiniLmEmbedder(model.clone()));
+        let embedding = Timed::new(MiniLmEmbedder::new(model.clone()));
         let embeddings = RedisEmbeddingCache::new(Arc::clone(&driver), namespace.clone());
         let embedder = Arc::new(CachedEmbedder::new(embedding.clone(), Arc::new(embeddings)));
         let config = Config::new().with_namespace(namespace).with_policy(

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use inferkit::chatsession::{Config as SessionConfig, Janitor, RedisSessionStore, SessionStore};
 use inferkit::core::keys::Namespace;
-use inferkit::core::{Connect, Deployment, Pool, PoolConfig, Pools, Topology};
+use inferkit::core::{Cmd, Connect, Deployment, DriverExt as _, Pool, PoolConfig, Pools, Topology};
 use inferkit::embcache::{CachedEmbedder, RedisEmbeddingCache};
 use inferkit::featurestore::{
     DataType, Entity, FeatureGroup, FeatureStore as _, Group, Layout, RedisFeatureStore, Value,
@@ -94,14 +94,7 @@ impl App {
         let pools = topology.pools();
         let place = |deployment| pools.get(deployment).clone();
         let driver = |deployment| place(deployment).into_driver();
-        for (deployments, pool) in pools.places() {
-            let names: Vec<_> = deployments.iter().map(|one| one.name()).collect();
-            let checkup = inferkit::core::doctor::examine(pool, &deployments).await;
-            if let Some(found) = checkup.findings.iter().find(|found| found.check == "reachable")
-                && let Some(advice) = &found.advice
-            {
-                tracing::warn!("{}: {}; {advice}", names.join(", "), found.found);
-            }
+        for (_, pool) in pools.places() {
             tokio::spawn(pool.clone().watch());
         }
         let namespace = Namespace::new(&config.namespace)?;
@@ -115,7 +108,7 @@ impl App {
         .await??;
 
         let embeddings = RedisEmbeddingCache::new(driver(Deployment::Caches), namespace.clone());
-        let embedder = MiniLmEmbedder(minilm.clone());
+        let embedder = MiniLmEmbedder::new(minilm.clone());
         let embedder = Arc::new(CachedEmbedder::new(embedder, Arc::new(embeddings)));
         let policy = Policy::default()
             .with_threshold(config.cache.threshold)?
@@ -217,15 +210,17 @@ impl App {
     /// Returns which deployments answer.
     pub(crate) async fn health(&self) -> Vec<(Deployment, bool)> {
         let places = self.pools.places().map(|(deployments, pool)| async move {
-            let answers = inferkit::core::doctor::examine(pool, &[]).await;
-            let reachable = answers.findings.iter().any(|found| {
-                found.check == "reachable" && found.level != inferkit::core::doctor::Level::Failure
-            });
-            deployments.into_iter().map(move |one| (one, reachable)).collect::<Vec<_>>()
+            let answers = pool.query::<String>(Cmd::new("PING")).await.is_ok();
+            deployments.into_iter().map(move |one| (one, answers)).collect::<Vec<_>>()
         });
         let mut health: Vec<_> = join_all(places).await.into_iter().flatten().collect();
         health.sort_unstable();
         health
+    }
+
+    /// Returns the pool of a deployment, for looking into it.
+    pub(crate) fn pool(&self, deployment: Deployment) -> &Pool {
+        self.pools.get(deployment)
     }
 }
 
@@ -371,12 +366,5 @@ async fn trim(app: Arc<App>) {
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-/// A pool by its deployment, for looking into it.
-impl App {
-    pub(crate) fn pool(&self, deployment: Deployment) -> &Pool {
-        self.pools.get(deployment)
     }
 }

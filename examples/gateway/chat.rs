@@ -259,8 +259,8 @@ impl Work {
         let Self { app, chat, policy, caller, generated } = self;
         let prompt: usize =
             chat.messages.iter().map(|message| message.content.to_text().len()).sum();
-        // Four bytes a token is the usual guess; the truth is charged afterwards.
-        let prompt = prompt.div_ceil(4) as u64;
+        // The truth is charged afterwards.
+        let prompt = tokens(prompt);
         let expected = app.estimator.estimate(&chat.model, prompt, chat.max_tokens());
         let demand =
             Demand::new().with(Unit::Requests, 1).with_tokens(prompt.saturating_add(expected));
@@ -349,6 +349,11 @@ impl Work {
     }
 }
 
+/// Four bytes a token is the usual guess.
+fn tokens(bytes: usize) -> u64 {
+    bytes.div_ceil(4) as u64
+}
+
 /// Chooses an upstream by experiment; without a decision, the first.
 fn choose(app: &App, model: &Model, caller: &str) -> (usize, Option<Decision>) {
     let subject = Subject::new(caller).with("caller", caller);
@@ -410,7 +415,7 @@ impl Settling {
             Chunk::Done { usage, .. } => *usage,
             _ => None,
         };
-        let (prompt, completion) = usage.unwrap_or((self.prompt, self.said.div_ceil(4) as u64));
+        let (prompt, completion) = usage.unwrap_or_else(|| (self.prompt, tokens(self.said)));
         self.app.estimator.learn(&self.model, completion);
         self.app.limits.settle(&self.admitted, prompt + completion).await;
         if let Some(decision) = &self.decision {
@@ -419,7 +424,7 @@ impl Settling {
     }
 
     async fn fail(self, took: Duration) {
-        self.app.limits.settle(&self.admitted, self.prompt + self.said.div_ceil(4) as u64).await;
+        self.app.limits.settle(&self.admitted, self.prompt + tokens(self.said)).await;
         if let Some(decision) = &self.decision {
             self.app.outcomes.record(decision, false, took);
         }
@@ -453,7 +458,7 @@ impl Streaming {
     }
 
     fn usage(&self, usage: Option<(u64, u64)>) -> (u64, u64) {
-        usage.unwrap_or((self.prompt_bytes.div_ceil(4) as u64, self.text.len().div_ceil(4) as u64))
+        usage.unwrap_or_else(|| (tokens(self.prompt_bytes), tokens(self.text.len())))
     }
 
     /// Where the answer came from.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use inferkit::core::Deployment;
 use inferkit::ratelimit::Plan;
 use inferkit_examples::Result;
 use serde::Deserialize;
@@ -199,9 +200,17 @@ impl Config {
             None => Self::default(),
         };
         // An empty variable is what is left of one that somebody wanted to unset.
-        let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+        let variable =
+            |name: &str| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
         if config.redis.url.is_none() {
             config.redis.url = variable("INFERKIT_REDIS_URL").map(Secret);
+        }
+        for deployment in Deployment::ALL {
+            let name = deployment.name();
+            let url = variable(&format!("INFERKIT_REDIS_{}_URL", name.to_uppercase()));
+            if let Some(url) = url {
+                config.redis.deployments.entry(name.to_owned()).or_insert(Secret(url));
+            }
         }
         let endpoint = variable("OPENAI_BASE_URL")
             .or_else(|| variable("OPENAI_API_KEY").map(|_| "https://api.openai.com/v1".to_owned()));

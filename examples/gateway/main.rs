@@ -25,6 +25,7 @@ mod upstream;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use inferkit_examples::Result;
@@ -103,9 +104,9 @@ async fn run() -> Result<()> {
     let metrics = PrometheusBuilder::new().install_recorder()?;
     let app = App::start(config).await?;
     announce(&app, address, start);
-    let routes = api::routes(app.clone(), metrics);
+    let routes = api::routes(Arc::clone(&app), metrics);
     if 0 < arguments.load {
-        let app = app.clone();
+        let app = Arc::clone(&app);
         tokio::spawn(async move {
             match load::load(&app.config, address, arguments.load).await {
                 Ok(answered) => println!("load      {answered} of {} answered", arguments.load),

@@ -25,7 +25,7 @@ use serde_json::json;
 
 use crate::problem::{Problem, chain};
 
-const DIMENSIONS: usize = 16;
+const DIMENSIONS: u16 = 16;
 const ITEMS: u32 = 400;
 const USERS: u32 = 200;
 const CANDIDATES: usize = 40;
@@ -105,7 +105,7 @@ impl Recommender {
         let profile = FeatureGroup::builder("user", "profile")
             .feature_or("price_sensitivity", DataType::F32, 0.5)
             .feature_or("purchases_30d", DataType::F32, 0.0)
-            .feature("taste", DataType::Vector(DIMENSIONS as u16))
+            .feature("taste", DataType::Vector(DIMENSIONS))
             .build()?;
         let profile = features.register(&profile).await?;
         let input = ModelInput::builder()
@@ -115,7 +115,7 @@ impl Recommender {
             .build()?;
 
         let prefix = namespace.family("item").prefix();
-        let field = VectorField::flat("embedding", DIMENSIONS);
+        let field = VectorField::flat("embedding", usize::from(DIMENSIONS));
         let schema = Schema::builder(format!("{prefix}idx"), &*prefix, field)
             .numeric("price")
             .numeric("popularity")

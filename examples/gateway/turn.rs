@@ -56,7 +56,8 @@ impl Turn {
                 for mut message in window.to_messages() {
                     // The model is told what was said, and not what we noted about it.
                     (message.usage, message.finish_reason, message.client_id) = (None, None, None);
-                    if !(is_system(&message) && !system.is_empty()) {
+                    // The request's own system message takes the place of the kept one.
+                    if !is_system(&message) || system.is_empty() {
                         before.push(message);
                     }
                 }

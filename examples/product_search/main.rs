@@ -76,7 +76,7 @@ impl Shop {
         let driver = Pool::connect(server.url()).await?.into_driver();
         let namespace = Namespace::new("shop")?;
         let cache = RedisEmbeddingCache::new(Arc::clone(&driver), namespace.clone());
-        let embedder = CachedEmbedder::new(MiniLmEmbedder(model), Arc::new(cache));
+        let embedder = CachedEmbedder::new(MiniLmEmbedder::new(model), Arc::new(cache));
         let field = VectorField::hnsw("embedding", embedder.dimensions(), Hnsw::default());
         let schema =
             Schema::builder("shop:products-v1", namespace.family("product").prefix(), field)

@@ -43,6 +43,7 @@ const LONGEST_BODY: usize = 4 << 20;
 
 /// An answer, with what is needed to price it and to decide whether to keep it.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Answer {
     /// What is said.
     pub text: String,
@@ -60,6 +61,7 @@ pub struct Answer {
 
 /// Answers questions, by a model or from the shipped file.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Answerer {
     /// The shipped answers.
     Offline(Offline),
@@ -127,6 +129,7 @@ impl Answerer {
 
 /// One line of the shipped file.
 #[derive(Clone, Debug, Deserialize)]
+#[non_exhaustive]
 pub struct Entry {
     #[serde(rename = "q")]
     /// What is asked.

@@ -11,7 +11,16 @@ use crate::minilm::MiniLm;
 
 /// MiniLM as the family's `Embedder`; it runs on the threads for blocking work.
 #[derive(Clone, Debug)]
-pub struct MiniLmEmbedder(pub MiniLm);
+#[non_exhaustive]
+pub struct MiniLmEmbedder(MiniLm);
+
+impl MiniLmEmbedder {
+    /// Wraps the model.
+    #[must_use]
+    pub fn new(model: MiniLm) -> Self {
+        Self(model)
+    }
+}
 
 #[async_trait]
 impl Embedder for MiniLmEmbedder {

@@ -100,7 +100,6 @@ impl MiniLm {
     }
 
     /// Returns the model's name.
-    #[expect(clippy::unused_self, reason = "the name is a property of the embedder")]
     pub fn model(&self) -> &str {
         NAME
     }

