@@ -46,6 +46,36 @@ pub const KEYS: &[KeyFamily] = &[
         Ttl::Always("10 minutes, or when settled: a request id, under policies without slots"),
         &["SET", "EXISTS"],
     ),
+    KeyFamily::new(
+        "rl",
+        "rl:{<pool>}:queue:held|waiting|alive",
+        "zset",
+        Ttl::Always("2 hours after the last use: who holds a slot, and who waits"),
+        &[
+            "ZRANK",
+            "ZCARD",
+            "ZSCORE",
+            "ZADD",
+            "ZREM",
+            "ZRANGE",
+            "ZRANGEBYSCORE",
+            "ZREMRANGEBYSCORE",
+        ],
+    ),
+    KeyFamily::new(
+        "rl",
+        "rl:{<pool>}:queue:state",
+        "hash",
+        Ttl::Always("2 hours after the last use: how far the tenants are"),
+        &["HGET", "HSET", "DEL"],
+    ),
+    KeyFamily::new(
+        "rl",
+        "rl:{<pool>}:queue:granted",
+        "stream",
+        Ttl::Always("2 hours after the last use: about the last 1000 slots that were handed over"),
+        &["XADD", "XREAD", "XREVRANGE"],
+    ),
 ];
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

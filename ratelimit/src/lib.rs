@@ -17,6 +17,7 @@ mod memory;
 mod metrics;
 mod plan;
 mod policy;
+mod queue;
 mod redis;
 #[cfg(feature = "tower")]
 mod tower;
@@ -33,6 +34,10 @@ pub use limiter::{RateLimiter, RateLimiterExt};
 pub use memory::MemoryRateLimiter;
 pub use plan::Plan;
 pub use policy::{Policy, Subject, Tier};
+pub use queue::{
+    HeldSlot, MemorySlotQueue, QueueState, Queued, RedisSlotQueue, Refusal, SlotPool, SlotQueue,
+    Waiter,
+};
 pub use redis::RedisRateLimiter;
 #[cfg(feature = "tower")]
 pub use tower::{RateLimitLayer, RateLimitService};

@@ -128,4 +128,16 @@ fn every_script_says_what_it_takes_and_returns() {
             assert!(header.iter().any(|line| line.contains(word)), "the header lacks {word}");
         }
     }
+    for script in [
+        include_str!("../src/scripts/queue_core.lua"),
+        include_str!("../src/scripts/queue_enter.lua"),
+        include_str!("../src/scripts/queue_leave.lua"),
+        include_str!("../src/scripts/queue_beat.lua"),
+        include_str!("../src/scripts/queue_look.lua"),
+    ] {
+        let header: Vec<&str> = script.lines().take_while(|line| line.starts_with("--")).collect();
+        for word in ["KEYS", "ARGV[1]", "Reply"] {
+            assert!(header.iter().any(|line| line.contains(word)), "the header lacks {word}");
+        }
+    }
 }
