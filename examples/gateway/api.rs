@@ -13,13 +13,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{StreamExt as _, stream};
 use inferkit::chatsession::{SessionStore as _, UserId};
-use inferkit::core::{Cmd, Deployment, DriverExt as _};
+use inferkit::core::Deployment;
 use inferkit::embcache::Embedder as _;
 use inferkit::featurestore::{Entity, FeatureStore as _, Value};
 use inferkit::mlevents::EventBus as _;
 use inferkit::modelserve::{ModelRouter as _, Outcomes as _};
 use inferkit::ratelimit::{Demand, Unit, headers};
-use inferkit_examples::Result;
+use inferkit_examples::{Result, chain};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -28,7 +28,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use crate::app::App;
 use crate::chat::{self, Call, finish};
 use crate::limits::Limits;
-use crate::live::{self, Served};
+use crate::live::Served;
 use crate::problem::{self, Problem};
 use crate::recommend::Asked;
 
@@ -133,15 +133,14 @@ async fn embed(call: &Call, body: &[u8], served: &mut Served) -> Result<Json, Pr
     let policy = policy.map_err(|error| Problem::bad_request(error.to_string()))?;
     let demand = Demand::new().with(Unit::Requests, 1).with_tokens(tokens);
     let admitted = app.limits.admit(&policy, &demand).await?;
-    let before = app.embedder.stats();
     let views: Vec<&str> = texts.iter().map(String::as_str).collect();
     let vectors = app.embedder.embed_many(&views).await;
     app.limits.settle(&admitted, tokens).await;
     let vectors = vectors.map_err(|error| {
-        Problem::new(StatusCode::BAD_GATEWAY, "embedding_failed", problem::chain(&error))
+        Problem::new(StatusCode::BAD_GATEWAY, "embedding_failed", chain(&error))
     })?;
-    let after = app.embedder.stats();
-    served.outcome = if after.misses == before.misses { "exact" } else { "miss" }.to_owned();
+    // Some texts may have come from the cache and others not.
+    served.outcome = "embedded".to_owned();
     served.tokens = tokens;
     let base64 = asked.encoding_format.as_deref() == Some("base64");
     let data: Vec<_> = vectors
@@ -175,7 +174,7 @@ async fn recommend(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes)
             .map_err(|error| Problem::bad_request(format!("the body cannot be read: {error}")))?;
         let made = app.recommender.recommend(&asked).await?;
         made.tier.clone_into(&mut served.outcome);
-        served.model = made.model.clone().unwrap_or_default();
+        served.model.clone_from(&made.model);
         served.prompt = app.config.dashboard.then(|| format!("for {}", asked.user));
         Ok(json!(made))
     };
@@ -240,10 +239,9 @@ async fn status(State(app): State<Arc<App>>) -> axum::Json<Json> {
     let places: serde_json::Map<String, Json> =
         health.iter().map(|(one, up)| (one.name().to_owned(), json!(up))).collect();
     axum::Json(json!({
-        "now": live::now(), "uptime": app.started.elapsed().as_secs(), "totals": app.live.totals(),
+        "uptime": app.started.elapsed().as_secs(), "totals": app.live.totals(),
         "redis": places, "callers": callers, "sessions": sessions, "gpu": gpu,
         "experiments": arms, "events": bus, "models": app.models.keys().collect::<Vec<_>>(),
-        "keys": app.config.keys.iter().map(|key| &key.name).collect::<Vec<_>>(),
     }))
 }
 
@@ -312,6 +310,5 @@ async fn log(app: &App) -> Json {
         .flat_map(|partition| &partition.groups)
         .map(|(name, group)| json!({ "name": name, "lag": group.lag, "pending": group.pending }))
         .collect();
-    let size: Option<u64> = app.pool(Deployment::Events).query(Cmd::new("DBSIZE")).await.ok();
-    json!({ "topic": app.topic.name(), "length": length, "groups": groups, "keys": size })
+    json!({ "topic": app.topic.name(), "length": length, "groups": groups })
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use inferkit::chatsession::{Config as SessionConfig, Janitor, RedisSessionStore, SessionStore};
 use inferkit::core::keys::Namespace;
-use inferkit::core::{Cmd, Connect, Deployment, DriverExt as _, Pool, PoolConfig, Pools, Topology};
+use inferkit::core::{Cmd, Connect, Deployment, DriverExt as _, PoolConfig, Pools, Topology};
 use inferkit::embcache::{CachedEmbedder, RedisEmbeddingCache};
 use inferkit::featurestore::{
     DataType, Entity, FeatureGroup, FeatureStore as _, Group, Layout, RedisFeatureStore, Value,
@@ -57,7 +57,7 @@ pub(crate) struct Model {
 /// Everything that a request needs.
 pub(crate) struct App {
     pub(crate) config: Config,
-    pub(crate) pools: Pools,
+    pools: Pools,
     pub(crate) models: BTreeMap<String, Model>,
     keys: HashMap<[u8; 32], Key>,
     pub(crate) limits: Limits,
@@ -217,11 +217,6 @@ impl App {
         health.sort_unstable();
         health
     }
-
-    /// Returns the pool of a deployment, for looking into it.
-    pub(crate) fn pool(&self, deployment: Deployment) -> &Pool {
-        self.pools.get(deployment)
-    }
 }
 
 /// Where the deployments are; a server is started if no address is given.
@@ -277,8 +272,10 @@ async fn models(
             }
             _ => None,
         };
-        let per_1k = model.prices.map(|[prompt, completion]| format!("{prompt},{completion}"));
-        let price = Price::of(&model.name, per_1k.as_deref())?;
+        let price = match model.prices {
+            Some(dollars) => Price::per_1k(dollars)?,
+            None => Price::of(&model.name, None)?,
+        };
         let rate = model.requests_per_minute;
         models.insert(
             model.name.clone(),

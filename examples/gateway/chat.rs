@@ -12,7 +12,7 @@ use futures_util::{StreamExt as _, stream};
 use inferkit::modelserve::{Decision, ModelRouterExt as _, Subject};
 use inferkit::ratelimit::{Demand, Policy, Report, Unit, headers};
 use inferkit::semcache::{AnswerStream, CacheControl, Chunk, Finish, Request, Source};
-use inferkit_examples::Result;
+use inferkit_examples::{Result, chain};
 use serde_json::{Value, json};
 
 use crate::app::{App, Model};
@@ -27,6 +27,8 @@ use crate::upstream::Pieces;
 const REQUEST_ID: &str = "x-request-id";
 /// What the page shows of a question.
 const SHOWN: usize = 90;
+/// What is noted of a caller who went away: nothing defines it, and proxies use it.
+const GONE: u16 = 499;
 
 /// A caller and one request of it.
 pub(crate) struct Call {
@@ -199,15 +201,14 @@ async fn answer_noting(
     }
 
     let request = work.chat.to_request(&call.key.tenant, control(headers)?);
-    let request = request.map_err(|error| Problem::bad_request(problem::chain(&error)))?;
+    let request = request.map_err(|error| Problem::bad_request(chain(&error)))?;
     let frame = Frame {
         id: format!("chatcmpl-{}", call.request),
         model: work.chat.model.clone(),
         created: live::now() / 1000,
     };
     let (wants_stream, wants_usage) = (work.chat.stream, work.chat.wants_usage());
-    let prompt_bytes: usize =
-        work.chat.messages.iter().map(|message| message.content.to_text().len()).sum();
+    let prompt_bytes = work.chat.text_bytes();
     let generated = Arc::clone(&work.generated);
     let mut answer = app.coalescer.get_or_stream(request.clone(), move || work.generate());
     // Nothing is answered before the first piece: until then a failure has its own status.
@@ -257,10 +258,8 @@ impl Work {
     /// Takes tokens, the model's share and a slot; asks an upstream; charges what was used.
     async fn generate(self) -> Result<Pieces, Problem> {
         let Self { app, chat, policy, caller, generated } = self;
-        let prompt: usize =
-            chat.messages.iter().map(|message| message.content.to_text().len()).sum();
         // The truth is charged afterwards.
-        let prompt = tokens(prompt);
+        let prompt = tokens(chat.text_bytes());
         let expected = app.estimator.estimate(&chat.model, prompt, chat.max_tokens());
         let demand =
             Demand::new().with(Unit::Requests, 1).with_tokens(prompt.saturating_add(expected));
@@ -304,17 +303,18 @@ impl Work {
 
     /// Sends what the cache cannot hold to the model, and its answer back, unread.
     async fn pass_on(self, what: &str) -> Result<Response, Problem> {
-        let Self { app, chat, policy, caller, generated } = self;
-        let demand = Demand::new().with(Unit::Requests, 1);
-        let demand = demand.with_tokens(app.estimator.estimate(&chat.model, 0, chat.max_tokens()));
+        let Self { app, chat, policy, caller, .. } = self;
+        let prompt = tokens(chat.text_bytes());
+        let expected = app.estimator.estimate(&chat.model, prompt, chat.max_tokens());
+        let demand =
+            Demand::new().with(Unit::Requests, 1).with_tokens(prompt.saturating_add(expected));
         let admitted = app.limits.admit(&policy, &demand).await?;
         let model = app.models.get(&chat.model);
         let model = model.ok_or_else(|| Problem::bad_request("the model is gone"))?;
         let (place, _) = choose(&app, model, &caller);
-        let Some((name, upstream)) = model.upstreams.get(place) else {
+        let Some((_, upstream)) = model.upstreams.get(place) else {
             return Err(Problem::unavailable("upstream_failed", "the model has no upstream"));
         };
-        let _ = generated.upstream.set(name.clone());
         let passed = upstream.pass_on(&chat).await;
         let response = match passed {
             Ok(response) => response,
@@ -494,7 +494,7 @@ impl Streaming {
     fn note(&self, served: &mut Served, (prompt, completion): (u64, u64)) {
         let (source, similarity) = self.source();
         let micros = self.price.cost_micros(prompt, completion);
-        served.outcome = source.to_owned();
+        (served.outcome, served.status) = (source.to_owned(), 200);
         served.similarity = similarity;
         served.upstream = self.generated.upstream.get().cloned();
         served.tokens = prompt + completion;
@@ -511,7 +511,7 @@ impl Streaming {
                 Some(Chunk::Done { finish, usage, .. }) => {
                     let usage = self.usage(usage);
                     if let Some(turn) = &self.turn {
-                        turn.keep(app, &self.text, usage).await?;
+                        turn.keep(app, &self.text, finish, usage).await?;
                     }
                     self.note(served, usage);
                     let body = self.frame.whole(&self.text, reason(finish), usage);
@@ -528,7 +528,9 @@ impl Streaming {
     }
 
     /// Passes the answer on as it comes, as server-sent events; `[DONE]` comes when the session has the turn.
-    fn into_response(self, call: Call, served: Served) -> Response {
+    fn into_response(self, call: Call, mut served: Served) -> Response {
+        // Until the end is reached: whoever drops the stream before is a caller who went away.
+        (served.outcome, served.status) = ("gone".to_owned(), GONE);
         let facts = self.facts();
         let role = event(&self.frame.role());
         let state = Box::new((self, Noted { call, served }));
@@ -544,7 +546,7 @@ impl Streaming {
                     let usage = streaming.usage(usage);
                     if let Some(turn) = &streaming.turn
                         && let Err(problem) =
-                            turn.keep(&noted.call.app, &streaming.text, usage).await
+                            turn.keep(&noted.call.app, &streaming.text, finish, usage).await
                     {
                         return Some((noted.fail(&problem), None));
                     }
@@ -583,7 +585,7 @@ struct Noted {
 
 impl Noted {
     fn fail(&mut self, problem: &Problem) -> String {
-        self.served.status = problem.status.as_u16();
+        (self.served.outcome, self.served.status) = ("failed".to_owned(), problem.status.as_u16());
         event(&problem.body(&self.call.request))
     }
 }

@@ -1,6 +1,6 @@
 //! What the gateway is told: by a TOML file, or by nothing at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -238,8 +238,20 @@ impl Config {
         if self.keys.is_empty() {
             return Err("no [[keys]]: nobody could ask".into());
         }
+        let (mut keys, mut names) = (HashSet::new(), HashSet::new());
         for key in &self.keys {
             key.plan()?;
+            // Sessions are `tenant/name`: with a slash in a tenant two of them could meet.
+            if key.tenant.contains('/') || key.name.contains('/') {
+                return Err(
+                    format!("the key of {:?} has a '/' in its name or tenant", key.name).into()
+                );
+            }
+            if !keys.insert(&key.key.0) || !names.insert(&key.name) {
+                return Err(
+                    format!("two [[keys]] have the key or the name of {:?}", key.name).into()
+                );
+            }
             if key.key.0.is_empty() || key.name.is_empty() || key.tenant.is_empty() {
                 return Err(
                     format!("the key of {:?} lacks its key, name or tenant", key.name).into()
@@ -269,6 +281,21 @@ mod tests {
         let key = "[[keys]]\nkey='a'\nname='b'\ntenant='c'\nplan='gold'";
         let error = toml::from_str::<Config>(key).unwrap().check().unwrap_err().to_string();
         assert!(error.contains("gold"), "{error}");
+        let checked = |text: &str| {
+            toml::from_str::<Config>(text).unwrap().check().map_err(|error| error.to_string())
+        };
+        let key = |key: &str, name: &str, tenant: &str| {
+            format!("[[keys]]\nkey={key:?}\nname={name:?}\ntenant={tenant:?}\nplan='pro'\n")
+        };
+        checked(&(key("a", "ann", "acme") + &key("b", "bob", "acme"))).unwrap();
+        for wrong in [
+            key("a", "ann", "acme/x"),
+            key("a", "ann/x", "acme"),
+            key("a", "ann", "acme") + &key("a", "bob", "acme"),
+            key("a", "ann", "acme") + &key("b", "ann", "other"),
+        ] {
+            checked(&wrong).unwrap_err();
+        }
     }
 
     #[test]

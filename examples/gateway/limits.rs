@@ -7,10 +7,10 @@ use inferkit::ratelimit::{
     Decision, Demand, Error, Limit, MemoryRateLimiter, Permit, Policy, RateLimiter,
     RedisRateLimiter, Report, Subject, Tier, Unit, Weights,
 };
-use inferkit_examples::Result;
+use inferkit_examples::{Result, chain};
 
 use crate::config::{Config, Key, WhenRedisFails};
-use crate::problem::{Problem, chain};
+use crate::problem::Problem;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// A slot whose gateway died is free after this.

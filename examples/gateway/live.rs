@@ -22,7 +22,8 @@ pub(crate) struct Served {
     pub(crate) plan: String,
     pub(crate) model: String,
     pub(crate) upstream: Option<String>,
-    /// `exact`, `semantic`, `shared`, `miss`, `bypass`, `limited`, `failed`, or the tier of a recommendation.
+    /// `exact`, `semantic`, `shared`, `miss`, `bypass`, `limited`, `failed`, `gone` (the caller went away), `embedded`, or
+    /// `computed`, `exact` or `precomputed` of a recommendation.
     pub(crate) outcome: String,
     pub(crate) similarity: Option<f64>,
     pub(crate) status: u16,

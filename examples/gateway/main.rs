@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use inferkit_examples::Result;
+use inferkit_examples::{Result, chain};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
@@ -79,7 +79,7 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            println!("gateway: {}", problem::chain(&*error));
+            println!("gateway: {}", chain(&*error));
             ExitCode::FAILURE
         }
     }

@@ -77,6 +77,11 @@ impl Chat {
         }
     }
 
+    /// Returns the size of what the model is told, without images and the like.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.messages.iter().map(|message| message.content.to_text().len()).sum()
+    }
+
     /// Returns what the user asks last.
     pub(crate) fn question(&self) -> String {
         self.messages.last().map(|last| last.content.to_text()).unwrap_or_default()
@@ -88,19 +93,24 @@ impl Chat {
         tenant: &str,
         control: CacheControl,
     ) -> inferkit::semcache::Result<Request> {
-        let (system, history): (Vec<&Message>, Vec<&Message>) = self
-            .messages
-            .iter()
-            .take(self.messages.len().saturating_sub(1))
-            .partition(|message| matches!(message.role, Role::System | Role::Developer));
+        let (last, before) = match self.messages.split_last() {
+            Some((last, before)) => (Some(last), before),
+            None => (None, &[][..]),
+        };
+        // What the system says at the start is the setting; said later, its place matters.
+        let is_system = |message: &Message| matches!(message.role, Role::System | Role::Developer);
+        let settings = before.iter().take_while(|message| is_system(message)).count();
+        let (system, history) = before.split_at(settings);
         let mut request = Request::new(Tenant::new(tenant)?, &*self.model, &*self.question())?;
         if !system.is_empty() {
-            let texts: Vec<_> = system.iter().map(|message| message.content.to_text()).collect();
-            request = request.with_system(json!(texts).to_string());
+            request = request.with_system(json!(system).to_string());
         }
-        let history =
-            history.into_iter().map(|message| (message.role.as_str(), json!(message).to_string()));
+        let history = history.iter().map(|message| (message.role.as_str(), json!(message)));
+        let history = history.map(|(role, message)| (role, message.to_string()));
         request = request.with_history(history);
+        if let Some(name) = last.and_then(|last| last.name.as_deref()) {
+            request = request.with_context(name);
+        }
         let sampling: Map<String, Value> = self
             .rest
             .iter()
@@ -221,6 +231,18 @@ mod tests {
         }
         let system = plain.replace("[{", r#"[{"role":"system","content":"Be brief."},{"#);
         assert_ne!(id(plain), id(&system));
+        let named = plain.replace(r#""content":"Hi""#, r#""content":"Hi","name":"ann""#);
+        assert_ne!(id(plain), id(&named));
+        let order = |messages: [&str; 3]| {
+            let messages = messages.join(",");
+            let last = r#"{"role":"user","content":"Hi"}"#;
+            id(&format!(r#"{{"model":"m","messages":[{messages},{last}]}}"#))
+        };
+        let (user, answer) =
+            (r#"{"role":"user","content":"A"}"#, r#"{"role":"assistant","content":"B"}"#);
+        let system = r#"{"role":"system","content":"C"}"#;
+        assert_ne!(order([system, user, answer]), order([user, system, answer]));
+        assert_ne!(order([user, system, answer]), order([user, answer, system]));
         assert_ne!(
             chat(plain).to_request("acme", CacheControl::new()).unwrap().id(),
             chat(plain).to_request("other", CacheControl::new()).unwrap().id()

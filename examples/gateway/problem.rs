@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use inferkit::ratelimit::{Rejection, headers};
 use inferkit::semcache::GenerateError;
+use inferkit_examples::chain;
 use serde_json::json;
 
 /// Why a request is not answered.
@@ -109,15 +110,4 @@ impl From<GenerateError> for Problem {
             _ => Self::new(StatusCode::BAD_GATEWAY, "upstream_failed", chain(&error)),
         }
     }
-}
-
-/// Writes an error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

@@ -1,6 +1,7 @@
 //! The other branch of the platform: features, candidates by vector, a model chosen by experiment, results in tiers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use axum::http::StatusCode;
@@ -19,11 +20,11 @@ use inferkit::modelserve::{
 use inferkit::vectorsearch::{
     Document, Filter, Knn, RedisVectorIndex, Schema, Vector, VectorField, VectorIndexExt as _,
 };
-use inferkit_examples::Result;
+use inferkit_examples::{Result, chain};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::problem::{Problem, chain};
+use crate::problem::Problem;
 
 const DIMENSIONS: u16 = 16;
 const ITEMS: u32 = 400;
@@ -67,9 +68,9 @@ pub(crate) struct Item {
 #[derive(Serialize)]
 pub(crate) struct Recommended {
     pub(crate) user: String,
-    /// `exact`, `precomputed`, `popular`, or `computed`.
+    /// `exact`, `precomputed` or `computed`.
     pub(crate) tier: &'static str,
-    pub(crate) model: Option<String>,
+    pub(crate) model: String,
     pub(crate) items: Vec<Item>,
 }
 
@@ -142,11 +143,19 @@ impl Recommender {
     pub(crate) async fn recommend(&self, asked: &Asked) -> Result<Recommended, Problem> {
         let question = Question::new(&*asked.user, &*asked.context)
             .map_err(|error| Problem::bad_request(chain(&error)))?;
-        let found = self.results.get_or_compute(&question, || self.compute(asked)).await;
+        let computed = AtomicBool::new(false);
+        let compute = || {
+            computed.store(true, Ordering::Relaxed);
+            self.compute(asked)
+        };
+        let found = self.results.get_or_compute(&question, compute).await;
         let failed =
             |detail: String| Problem::new(StatusCode::BAD_GATEWAY, "recommendation_failed", detail);
         let found = found.map_err(|error: ComputeError| failed(error.to_string()))?;
         let (tier, result) = match found {
+            Found::Result { result, .. } if computed.load(Ordering::Relaxed) => {
+                ("computed", result)
+            }
             Found::Result { tier, result, .. } => match tier {
                 Tier::Exact => ("exact", result),
                 Tier::Precomputed => ("precomputed", result),
@@ -157,7 +166,7 @@ impl Recommender {
         let made: Made =
             serde_json::from_slice(&result).map_err(|error| failed(error.to_string()))?;
         let items = made.items.into_iter().take(asked.count).collect();
-        Ok(Recommended { user: asked.user.clone(), tier, model: Some(made.model), items })
+        Ok(Recommended { user: asked.user.clone(), tier, model: made.model, items })
     }
 
     async fn compute(&self, asked: &Asked) -> Result<Option<Bytes>> {

@@ -5,11 +5,13 @@ use inferkit::chatsession::{
     Append, Budget, ClientId, FinishReason, Message, NewSession, Role, SessionId,
     SessionStore as _, SessionStoreExt as _, Usage, UserId,
 };
+use inferkit::semcache::Finish;
+use inferkit_examples::chain;
 
 use crate::app::App;
 use crate::config::Key;
 use crate::openai::Chat;
-use crate::problem::{Problem, chain};
+use crate::problem::Problem;
 
 /// The header that names the session, in requests and in answers.
 pub(crate) const SESSION: &str = "x-session-id";
@@ -84,11 +86,15 @@ impl Turn {
         &self,
         app: &App,
         answer: &str,
+        finish: Finish,
         (prompt_tokens, completion_tokens): (u64, u64),
     ) -> Result<(), Problem> {
         let usage = Usage { prompt_tokens, completion_tokens, ..Usage::default() };
-        let answer =
-            Message::assistant(answer).with_usage(usage).with_finish_reason(FinishReason::Stop);
+        let finish = match finish {
+            Finish::Truncated => FinishReason::Length,
+            _ => FinishReason::Stop,
+        };
+        let answer = Message::assistant(answer).with_usage(usage).with_finish_reason(finish);
         let mut messages = Vec::with_capacity(self.said.len() + 1);
         for (place, message) in self.said.iter().cloned().chain([answer]).enumerate() {
             let id = ClientId::new(format!("{}/{place}", self.id)).map_err(bad)?;

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use eventsource_stream::Eventsource as _;
 use futures_util::{Stream, StreamExt as _, stream};
 use inferkit::semcache::{Chunk, Finish};
-use inferkit_examples::Result;
 use inferkit_examples::answerer::Offline;
+use inferkit_examples::{Result, chain};
 use reqwest::{Client, Response, Url};
 use serde_json::Value;
 
 use crate::config;
 use crate::openai::Chat;
-use crate::problem::{Problem, chain};
+use crate::problem::Problem;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a model may be silent.

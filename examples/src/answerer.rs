@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::task;
 
-use crate::{Result, minilm::MiniLm};
+use crate::{Result, chain, minilm::MiniLm};
 
 const ANSWERS: &str = include_str!("answers.jsonl");
 const NOTHING_FOUND: &str =
@@ -480,17 +480,6 @@ async fn read_body(mut response: Response) -> reqwest::Result<Vec<u8>> {
         }
     }
     Ok(body)
-}
-
-/// Writes an error with all its causes: reqwest's own message hides what went wrong.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 fn dot(left: &[f32], right: &[f32]) -> f32 {

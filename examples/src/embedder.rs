@@ -11,7 +11,6 @@ use crate::minilm::MiniLm;
 
 /// MiniLM as the family's `Embedder`; it runs on the threads for blocking work.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct MiniLmEmbedder(MiniLm);
 
 impl MiniLmEmbedder {

@@ -16,6 +16,18 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// A result of the programs.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Writes an error with all its causes: many messages alone hide what went wrong.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
 /// Finds the weights of all-MiniLM-L6-v2: in the folder that `INFERKIT_MODEL_DIR` names, or fetched.
 ///
 /// It may download for a while: call it from a thread for blocking work.

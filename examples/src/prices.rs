@@ -69,6 +69,25 @@ impl Price {
         })
     }
 
+    /// Makes a price of dollars per 1,000 tokens of the prompt and of the answer.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is no price.
+    pub fn per_1k(dollars: [f64; 2]) -> Result<Self> {
+        // Written out, so that digits are read as they were meant and not as the nearest binary number.
+        let micros = |dollars: f64| {
+            parse_micros(&format!("{dollars}"))
+                .ok_or_else(|| format!("{dollars} is no price per 1,000 tokens in dollars"))
+        };
+        let [prompt, completion] = dollars;
+        Ok(Self {
+            prompt_micros: micros(prompt)?,
+            completion_micros: micros(completion)?,
+            basis: Basis::Override,
+        })
+    }
+
     /// Returns what the tokens cost, in millionths of a dollar, rounded up.
     pub fn cost_micros(&self, prompt_tokens: u64, completion_tokens: u64) -> u64 {
         let prompt = prompt_tokens.saturating_mul(self.prompt_micros);

@@ -327,6 +327,7 @@ async fn a_caller_who_goes_away_in_mid_stream_stores_nothing_and_frees_its_slot(
         let status = gateway.get("/status").await;
         if status["gpu"]["used"] == 0 && status["totals"]["requests"] == 1 {
             assert_eq!(status["sessions"][0]["messages"], 0, "the turn was not finished");
+            assert_eq!(status["totals"]["outcomes"], json!({ "gone": 1 }));
             break;
         }
         assert!(begun.elapsed() < Duration::from_secs(20), "{status}");
@@ -479,14 +480,17 @@ async fn a_user_with_the_least_it_needs_suffices() {
         );
     }
     let asked = json!({ "user": "user-7" });
-    let answer = gateway.post("/v1/recommend", &[], &asked).await;
-    assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
-    assert_eq!(answer.json()["items"].as_array().unwrap().len(), 10);
+    for tier in ["computed", "exact"] {
+        let answer = gateway.post("/v1/recommend", &[], &asked).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        assert_eq!(answer.json()["tier"], tier, "{}", answer.body);
+        assert_eq!(answer.json()["items"].as_array().unwrap().len(), 10);
+    }
     let begun = Instant::now();
     loop {
         let status = gateway.get("/status").await;
         let events = &status["events"];
-        if events["length"] == 4
+        if events["length"] == 5
             && events["groups"][0]["lag"] == 0
             && status["totals"]["lost_events"] == 0
         {

@@ -48,9 +48,11 @@ pub const KEYS: &[KeyFamily] = &[
     ),
     KeyFamily::new(
         "rl",
-        "rl:{<pool>}:queue:held|waiting|alive",
+        "rl:{<pool>}:queue:<set>",
         "zset",
-        Ttl::Always("2 hours after the last use: who holds a slot, and who waits"),
+        Ttl::Always(
+            "2 hours after the last use: `held`, `waiting`, `alive`: who holds a slot, and who waits",
+        ),
         &[
             "ZRANK",
             "ZCARD",

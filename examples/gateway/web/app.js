@@ -3,10 +3,10 @@
 
 const COLORS = {
   exact: "exact", semantic: "semantic", shared: "shared", precomputed: "shared", miss: "miss", computed: "miss",
-  bypass: "other", limited: "failed", failed: "failed",
+  bypass: "other", embedded: "other", gone: "failed", limited: "failed", failed: "failed",
 };
 const SHOWN = ["exact", "semantic", "shared", "miss", "other", "failed"];
-const NAMES = { exact: "exact hit", semantic: "semantic hit", shared: "shared", miss: "generated", other: "past the cache", failed: "limited or failed" };
+const NAMES = { exact: "exact hit", semantic: "semantic hit", shared: "shared", miss: "generated", other: "others", failed: "limited, failed or gone" };
 const STEP = 2000;
 const STEPS = 60;
 const ROWS = 16;
@@ -128,7 +128,7 @@ function show(status) {
     ? `Redis does not answer: ${down.join(", ")}. Answers are generated without it as far as possible.` : "";
   byId("uptime").textContent = `up ${count(status.uptime)} s`;
 
-  const { requests, outcomes, saved_micros, cost_micros } = status.totals;
+  const { requests, outcomes, saved_micros, cost_micros, lost_events } = status.totals;
   const of = (...names) => names.reduce((sum, name) => sum + (outcomes[name] ?? 0), 0);
   const hits = of("exact", "semantic", "shared", "precomputed");
   const asked = hits + of("miss", "computed");
@@ -159,7 +159,8 @@ function show(status) {
   byId("events").replaceChildren(...(events ? [
     element("div", {}, `${events.topic}: ${count(events.length)} events`),
     ...events.groups.map((group) => element("div", { className: "quiet" },
-      `group ${group.name}: ${count(group.lag ?? 0)} behind, ${count(group.pending)} at work`))] : []));
+      `group ${group.name}: ${count(group.lag ?? 0)} behind, ${count(group.pending)} at work`)),
+    ...(lost_events ? [element("div", { className: "quiet" }, `${count(lost_events)} events could not be published`)] : [])] : []));
 }
 
 async function look() {
