@@ -18,7 +18,7 @@ use inferkit::mlevents::{
 use inferkit::modelserve::{
     Experiment, ModelRouter as _, OutcomeRecorder, RedisModelRouter, RedisOutcomes, Target,
 };
-use inferkit::ratelimit::{RedisRateLimiter, TokenEstimator};
+use inferkit::ratelimit::{Instances, RedisRateLimiter, TokenEstimator};
 use inferkit::semcache::{
     Coalescer, Config as CacheConfig, Policy, RedisFlights, RedisSemanticCache,
 };
@@ -125,7 +125,10 @@ impl App {
         let limiter =
             RedisRateLimiter::with_namespace(driver(Deployment::Coordination), namespace.clone());
         tokio::spawn(limiter.run());
-        let limits = Limits::new(limiter, &config);
+        let instances =
+            Instances::counted(driver(Deployment::Coordination), &namespace, "gateway")?;
+        tokio::spawn(instances.run());
+        let limits = Limits::new(limiter, instances, &config);
 
         let session_config = SessionConfig::new().with_namespace(namespace.clone());
         let sessions =

@@ -10,14 +10,14 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
 use inferkit::modelserve::{Decision, ModelRouterExt as _, Subject};
-use inferkit::ratelimit::{Demand, Policy, Report, Unit, headers};
+use inferkit::ratelimit::{Demand, Permit, Policy, Report, Unit, headers};
 use inferkit::semcache::{AnswerStream, CacheControl, Chunk, Finish, Request, Source};
 use inferkit_examples::{Result, chain};
 use serde_json::{Value, json};
 
 use crate::app::{App, Model};
 use crate::config::Key;
-use crate::limits::{Admitted, Limits};
+use crate::limits::Limits;
 use crate::live::{self, Served};
 use crate::openai::{Chat, Frame};
 use crate::problem::{self, Problem};
@@ -65,7 +65,7 @@ impl Call {
         };
         match admitted.await {
             // Nothing is to be settled: a request is a request.
-            Ok(admitted) => Ok((call, admitted.permit.report().clone())),
+            Ok(admitted) => Ok((call, admitted.report().clone())),
             Err(problem) => {
                 let outcome =
                     if problem.code == "rate_limit_exceeded" { "limited" } else { "failed" };
@@ -264,7 +264,7 @@ impl Work {
         let demand =
             Demand::new().with(Unit::Requests, 1).with_tokens(prompt.saturating_add(expected));
         let admitted = app.limits.admit(&policy, &demand).await?;
-        let _ = generated.limits.set(admitted.permit.report().clone());
+        let _ = generated.limits.set(admitted.report().clone());
         let asked = ask(&app, &chat, &caller, &generated).await;
         let (pieces, decision) = match asked {
             Ok(asked) => asked,
@@ -324,7 +324,7 @@ impl Work {
             }
         };
         let content = response.headers().get(header::CONTENT_TYPE).cloned();
-        let tokens = admitted.permit.reserved().get(&Unit::Tokens).unwrap_or(0);
+        let tokens = admitted.reserved().get(&Unit::Tokens).unwrap_or(0);
         // The slot is held until the last byte went by.
         let bytes = response.bytes_stream().map(Some).chain(stream::iter([None]));
         let held = (admitted, app);
@@ -403,7 +403,7 @@ async fn ask(
 struct Settling {
     app: Arc<App>,
     model: String,
-    admitted: Admitted,
+    admitted: Permit,
     decision: Option<Decision>,
     prompt: u64,
     said: usize,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use inferkit::ratelimit::{
-    Decision, Demand, Error, Limit, MemoryRateLimiter, Permit, Policy, RateLimiter,
-    RedisRateLimiter, Report, Subject, Tier, Unit, Weights,
+    Breaker, Decision, Demand, Error, Instances, Limit, Permit, Policy, RateLimiter as _,
+    RedisRateLimiter, RejectionCache, Report, Subject, Tier, Unit, Weights, WhenAway,
 };
 use inferkit_examples::{Result, chain};
 
@@ -19,28 +19,20 @@ const SLOT_LEASE: Duration = Duration::from_secs(15);
 /// The limits of all callers.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    shared: RedisRateLimiter,
-    /// What limits while the shared one cannot be asked.
-    local: MemoryRateLimiter,
-    when_redis_fails: WhenRedisFails,
+    limiter: Breaker<RejectionCache<RedisRateLimiter>>,
     slots: u64,
 }
 
-/// A permit, and who gave it.
-#[derive(Debug)]
-pub(crate) struct Admitted {
-    pub(crate) permit: Permit,
-    is_local: bool,
-}
-
 impl Limits {
-    pub(crate) fn new(shared: RedisRateLimiter, config: &Config) -> Self {
-        Self {
-            shared,
-            local: MemoryRateLimiter::new(),
-            when_redis_fails: config.limits.when_redis_fails,
-            slots: config.limits.gpu_slots,
-        }
+    /// Makes the limits; while Redis is away, `instances` share them.
+    pub(crate) fn new(shared: RedisRateLimiter, instances: Instances, config: &Config) -> Self {
+        let away = match config.limits.when_redis_fails {
+            WhenRedisFails::Open => WhenAway::Admit,
+            WhenRedisFails::Closed => WhenAway::Refuse,
+            WhenRedisFails::Local => WhenAway::LocalShare(instances),
+        };
+        let limiter = Breaker::new(RejectionCache::new(shared), away);
+        Self { limiter, slots: config.limits.gpu_slots }
     }
 
     /// What every request takes, before the cache is asked.
@@ -72,29 +64,15 @@ impl Limits {
         Ok(Policy::new("gateway")?.with_tier(self.gpu()?)?)
     }
 
-    pub(crate) async fn admit(
-        &self,
-        policy: &Policy,
-        demand: &Demand,
-    ) -> Result<Admitted, Problem> {
-        let (decision, is_local) = match self.shared.acquire(policy, demand).await {
-            Err(error @ Error::Backend(_)) => match self.when_redis_fails {
-                WhenRedisFails::Open => {
-                    let permit = Permit::unchecked(policy, demand);
-                    return Ok(Admitted { permit, is_local: true });
-                }
-                WhenRedisFails::Closed => {
-                    let detail = format!("limits cannot be checked: {}", chain(&error));
-                    return Err(Problem::unavailable("limits_unavailable", detail));
-                }
-                WhenRedisFails::Local => (self.local.acquire(policy, demand).await, true),
-            },
-            decision => (decision, false),
-        };
-        match decision {
-            Ok(Decision::Admitted(permit)) => Ok(Admitted { permit, is_local }),
+    pub(crate) async fn admit(&self, policy: &Policy, demand: &Demand) -> Result<Permit, Problem> {
+        match self.limiter.acquire(policy, demand).await {
+            Ok(Decision::Admitted(permit)) => Ok(permit),
             Ok(Decision::Rejected(rejection)) => Err(Problem::limited(&rejection)),
             Ok(_) => Err(Problem::unavailable("limits_unavailable", "an unknown decision")),
+            Err(error @ (Error::Backend(_) | Error::Away { .. })) => {
+                let detail = format!("limits cannot be checked: {}", chain(&error));
+                Err(Problem::unavailable("limits_unavailable", detail))
+            }
             Err(error) => {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 Err(Problem::new(status, "limits_failed", chain(&error)))
@@ -105,19 +83,15 @@ impl Limits {
     /// Charges what was used instead of what was expected; a slot is free at once.
     ///
     /// If it fails, what was expected stays charged, and the slot is free after its lease.
-    pub(crate) async fn settle(&self, admitted: &Admitted, tokens: u64) {
+    pub(crate) async fn settle(&self, permit: &Permit, tokens: u64) {
         let used = Weights::new().with_tokens(tokens);
-        let settled = match admitted.is_local {
-            true => self.local.settle(&admitted.permit, &used).await,
-            false => self.shared.settle(&admitted.permit, &used).await,
-        };
-        if let Err(error) = settled {
+        if let Err(error) = self.limiter.settle(permit, &used).await {
             tracing::warn!(error = %chain(&error), "what was used could not be charged");
         }
     }
 
     /// Returns the state of a policy, and changes nothing.
     pub(crate) async fn look(&self, policy: &Policy) -> Option<Report> {
-        self.shared.peek(policy, &Demand::new()).await.ok()
+        self.limiter.peek(policy, &Demand::new()).await.ok()
     }
 }

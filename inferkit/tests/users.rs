@@ -49,6 +49,30 @@ mod ratelimit {
         RedisRateLimiter::with_namespace(driver("ratelimit", &namespace).await, namespace)
     }
     rate_limiter_conformance!(make);
+
+    mod queue {
+        use super::*;
+        use inferkit::ratelimit::{RedisSlotQueue, SlotPool, SlotQueue};
+        use inferkit_ratelimit::slot_queue_conformance;
+        async fn make(pool: SlotPool) -> Arc<dyn SlotQueue> {
+            let namespace = namespace();
+            let connection = pool_of(user("ratelimit", &namespace)).await;
+            let connect = Arc::new(connection.clone());
+            let driver = connection.into_driver();
+            let queue = RedisSlotQueue::new(driver, connect, &namespace, pool);
+            tokio::spawn(queue.run());
+            Arc::new(queue)
+        }
+        slot_queue_conformance!(make);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn instances_are_counted() {
+        let namespace = namespace();
+        let driver = driver("ratelimit", &namespace).await;
+        let instances = inferkit::ratelimit::Instances::counted(driver, &namespace, "s").unwrap();
+        instances.leave().await.unwrap();
+    }
 }
 
 mod chatsession {

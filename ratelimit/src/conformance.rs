@@ -3,6 +3,8 @@
 //! Not covered by semver.
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a case fails by a panic")]
 
+pub mod queue;
+
 use std::time::{Duration, Instant};
 
 use crate::{
@@ -22,7 +24,8 @@ macro_rules! rate_limiter_conformance {
             a_shadow_tier_rejects_nothing, a_peek_changes_nothing, a_reset_forgets,
             a_changed_number_holds_at_once, subjects_and_domains_are_kept_apart,
             hostile_names_are_names, a_policy_without_tiers_is_refused, waiting_helps,
-            a_thousand_tiers_are_decided_together, many_tasks_never_pass_more_than_the_limit,
+            a_thousand_tiers_are_decided_together, other_domains_are_asked_after_the_own,
+            what_another_domain_rejects_is_given_back, many_tasks_never_pass_more_than_the_limit,
         }
     };
     ($make:path: $($case:ident),* $(,)?) => {$(
@@ -466,4 +469,75 @@ pub async fn many_tasks_never_pass_more_than_the_limit(limiter: &dyn RateLimiter
         assert_eq!(limiter.release(permit).await.unwrap(), Settled::Done);
     }
     assert_eq!(left(limiter, &policy, "gpu").await, 1000);
+}
+
+/// A tenant's requests and tokens, and in another domain what all share.
+fn spanning(own: u64, model: u64) -> Policy {
+    let shared = Tier::new(
+        "model",
+        Subject::model("m").unwrap(),
+        Limit::new(model, YEAR, Unit::Tokens).unwrap(),
+    );
+    let gpu = slots(2).in_domain("pool").unwrap();
+    // What is the domain's own need not come first.
+    policy([gpu, shared.unwrap().in_domain("pool").unwrap(), requests(own), tokens(1000)])
+}
+
+/// The own domain decides first, and the other is not charged where it rejects; settling reaches both.
+pub async fn other_domains_are_asked_after_the_own(limiter: &dyn RateLimiter) {
+    let policy = spanning(2, 1000);
+    let first = pass(limiter, &policy, &Demand::new().with_tokens(100)).await;
+    let tiers: Vec<_> = first.report().tiers().map(|(tier, _)| tier.name().to_owned()).collect();
+    assert_eq!(tiers, ["gpu", "model", "requests", "tokens"]);
+    assert_eq!(first.report().tier("model").unwrap().remaining, 900);
+    assert_eq!(left(limiter, &policy, "gpu").await, 1);
+    let settled = limiter.settle(&first, &Weights::new().with_tokens(30)).await.unwrap();
+    assert_eq!((settled, first.is_settled()), (Settled::Done, true));
+    assert_eq!(limiter.release(&first).await.unwrap(), Settled::Gone);
+    for (tier, remaining) in [("model", 970), ("tokens", 970), ("gpu", 2), ("requests", 1)] {
+        assert_eq!(left(limiter, &policy, tier).await, remaining, "{tier}");
+    }
+    let second = pass(limiter, &policy, &Demand::new().with_tokens(10)).await;
+    let rejection = fail(limiter, &policy, &Demand::new().with_tokens(10)).await;
+    assert_eq!(rejection.tier(), "requests");
+    assert!(rejection.retry_after().is_some());
+    assert_eq!(rejection.report().tier("model"), None, "it was not asked");
+    assert_eq!(left(limiter, &policy, "model").await, 960);
+    // Others who share the pool are counted in it, whatever their own domain.
+    let mut other = Policy::new("other").unwrap();
+    for tier in policy.tiers().iter().take(2) {
+        other = other.with_tier(tier.clone()).unwrap();
+    }
+    assert_eq!(left(limiter, &other, "model").await, 960);
+    assert_eq!(left(limiter, &other, "gpu").await, 1);
+    limiter.refund(&second).await.unwrap();
+    assert_eq!(left(limiter, &policy, "model").await, 970);
+    assert_eq!(left(limiter, &policy, "requests").await, 1);
+    limiter.reset(&policy).await.unwrap();
+    assert_eq!(left(limiter, &policy, "model").await, 1000);
+}
+
+/// What the own domain charged is given back to the last unit, with and without an id.
+pub async fn what_another_domain_rejects_is_given_back(limiter: &dyn RateLimiter) {
+    let policy = spanning(5, 100);
+    for demand in [Demand::new(), Demand::once("r").unwrap()] {
+        let rejection = fail(limiter, &policy, &demand.with_tokens(101)).await;
+        assert_eq!((rejection.tier(), rejection.retry_after()), ("model", None));
+        assert_eq!(rejection.report().tier("requests").unwrap().remaining, 5);
+        assert_eq!(rejection.report().tier("tokens").unwrap().remaining, 1000);
+        for (tier, remaining) in [("model", 100), ("tokens", 1000), ("gpu", 2), ("requests", 5)] {
+            assert_eq!(left(limiter, &policy, tier).await, remaining, "{tier}");
+        }
+    }
+    // An id is charged once in both.
+    let demand = Demand::once("r").unwrap().with_tokens(60);
+    let first = pass(limiter, &policy, &demand).await;
+    let again = pass(limiter, &policy, &demand).await;
+    assert!(!first.is_replayed() && again.is_replayed());
+    assert_eq!(left(limiter, &policy, "model").await, 40);
+    assert_eq!(left(limiter, &policy, "requests").await, 4);
+    limiter.refund(&again).await.unwrap();
+    first.set_settled();
+    assert_eq!(left(limiter, &policy, "gpu").await, 2);
+    assert_eq!(left(limiter, &policy, "requests").await, 5);
 }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::layout::cost;
 use crate::limit::{duration, ticks, to_f64};
 use crate::{Algorithm, Demand, Policy, Tier, Weights};
 
@@ -13,8 +14,6 @@ pub enum Decision {
     /// It may, and is charged in every tier.
     Admitted(Permit),
     /// It may not, and is charged in none.
-    ///
-    /// Waiting in a queue for a slot would be a third variant.
     Rejected(Rejection),
 }
 
@@ -78,13 +77,31 @@ impl TierState {
     pub fn new(remaining: u64, reset: Duration, wait: Wait) -> Self {
         Self { remaining, reset, wait }
     }
+
+    /// The state before the charge.
+    pub(crate) fn uncharged(self, tier: &Tier, weights: &Weights) -> Self {
+        let limit = &tier.limit;
+        if self.wait != Wait::Nothing {
+            return self;
+        }
+        let (weight, reset) = match limit.algorithm {
+            Algorithm::Slots => (1, self.reset),
+            Algorithm::Gcra => (
+                weights.or_default(&limit.unit),
+                self.reset.saturating_sub(duration(cost(tier, weights))),
+            ),
+            _ => (weights.or_default(&limit.unit), self.reset),
+        };
+        Self { remaining: (self.remaining + weight).min(limit.burst()), reset, wait: self.wait }
+    }
 }
 
 /// The state of every tier of a policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     policy: Policy,
-    states: Vec<TierState>,
+    /// Nothing of tiers that were not asked.
+    states: Vec<Option<TierState>>,
 }
 
 impl Report {
@@ -92,12 +109,19 @@ impl Report {
     /// [`RateLimiter`](crate::RateLimiter).
     #[must_use]
     pub fn new(policy: &Policy, states: Vec<TierState>) -> Self {
+        Self::partial(policy, states.into_iter().map(Some).collect())
+    }
+
+    pub(crate) fn partial(policy: &Policy, states: Vec<Option<TierState>>) -> Self {
         Self { policy: policy.clone(), states }
     }
 
-    /// Returns the tiers and their states, in the policy's order; none if the limiter could not be asked.
+    /// Returns the tiers that were asked and their states, in the policy's order; none if the limiter could not be asked.
+    ///
+    /// Tiers of [another domain](Tier::in_domain) are not asked where the policy's own rejects.
     pub fn tiers(&self) -> impl Iterator<Item = (&Tier, &TierState)> {
-        self.policy.tiers().iter().zip(&self.states)
+        let tiers = self.policy.tiers().iter().zip(&self.states);
+        tiers.filter_map(|(tier, state)| Some((tier, state.as_ref()?)))
     }
 
     /// Returns the state of the tier of this name.
@@ -138,6 +162,18 @@ impl Rejection {
         self.0.limiting().map_or("", |(tier, _)| tier.name())
     }
 
+    /// The same rejection, told this much later.
+    pub(crate) fn after(&self, elapsed: Duration) -> Self {
+        let mut report = self.0.clone();
+        for state in report.states.iter_mut().flatten() {
+            state.reset = state.reset.saturating_sub(elapsed);
+            if let Wait::For(time) = state.wait {
+                state.wait = Wait::For(time.saturating_sub(elapsed));
+            }
+        }
+        Self(report)
+    }
+
     /// Returns the time after which every tier would let the request pass, if nobody else comes; for slots a hint.
     ///
     /// `None` means never: the request is larger than one of the limits, so answer it with 413 or 400 and not with 429.
@@ -172,8 +208,11 @@ pub struct Permit {
     report: Report,
     replayed: bool,
     unchecked: bool,
+    local: bool,
     settled: AtomicBool,
     lost: Arc<AtomicBool>,
+    /// The permits of each domain, if there are several.
+    parts: Vec<Self>,
     /// What the limiter's `run` knows its slots by.
     handle: Option<u64>,
     on_drop: Option<Box<dyn FnOnce() + Send + Sync>>,
@@ -211,11 +250,26 @@ impl Permit {
             report,
             replayed: false,
             unchecked: false,
+            local: false,
             settled: AtomicBool::new(false),
             lost: Arc::default(),
+            parts: Vec::new(),
             handle: None,
             on_drop: None,
         }
+    }
+
+    /// Makes one permit of those of several domains.
+    pub(crate) fn joined(demand: &Demand, report: Report, parts: Vec<Self>) -> Self {
+        let id = parts.first().map_or("", |part| part.id()).to_owned();
+        let mut permit = Self::new(&id, demand, report, Duration::ZERO);
+        permit.replayed = parts.iter().all(Self::is_replayed);
+        permit.parts = parts;
+        permit
+    }
+
+    pub(crate) fn parts(&self) -> &[Self] {
+        &self.parts
     }
 
     /// Makes a permit for which no limiter was asked; it settles to [`Settled::Gone`].
@@ -237,6 +291,11 @@ impl Permit {
 
     pub(crate) fn replay(mut self, replayed: bool) -> Self {
         self.replayed = replayed;
+        self
+    }
+
+    pub(crate) fn local(mut self) -> Self {
+        self.local = true;
         self
     }
 
@@ -290,13 +349,19 @@ impl Permit {
         self.unchecked
     }
 
+    /// Tells whether this process admitted it alone, because the limiter could not be asked.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.local
+    }
+
     /// Tells whether the limiter's `run` found that a slot was lost, after a pause longer than its lease.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
+        self.lost.load(Ordering::Acquire) || self.parts.iter().any(Self::is_lost)
     }
 
-    /// Tells whether it was settled.
+    /// Tells whether it was settled, in all its domains.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.settled.load(Ordering::Acquire)
@@ -305,6 +370,7 @@ impl Permit {
     /// Notes that it was settled, for an implementor of [`RateLimiter`](crate::RateLimiter): dropping it does nothing
     /// more.
     pub fn set_settled(&self) {
+        self.parts.iter().for_each(Self::set_settled);
         self.settled.store(true, Ordering::Release);
     }
 }

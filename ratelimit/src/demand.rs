@@ -99,6 +99,12 @@ impl Weights {
         self.0.iter().find(|(known, _)| known == unit).map(|(_, amount)| *amount)
     }
 
+    /// Names every unit of a policy, and nothing of it.
+    pub(crate) fn none_of(policy: &crate::Policy) -> Self {
+        let units = policy.tiers().iter().map(|tier| tier.limit.unit.clone());
+        units.fold(Self::new(), |all, unit| all.with(unit, 0))
+    }
+
     /// What it weighs in a unit that it may not name: one request, and nothing else.
     pub(crate) fn or_default(&self, unit: &Unit) -> u64 {
         self.get(unit).unwrap_or_else(|| u64::from(*unit == Unit::Requests))

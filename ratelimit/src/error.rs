@@ -12,6 +12,13 @@ pub enum Error {
     /// The server could not be asked, or refused.
     #[error(transparent)]
     Backend(#[from] inferkit_core::Error),
+    /// The server did not answer, and is left alone for a while; see [`Breaker`](crate::Breaker).
+    #[error("the server of the limits does not answer, and is asked again in {retry_after:?}")]
+    #[non_exhaustive]
+    Away {
+        /// When it is tried again.
+        retry_after: Duration,
+    },
     /// Two tiers of one policy have the same name.
     #[error("two tiers are named {name}: give each tier of a policy a name of its own")]
     #[non_exhaustive]
@@ -93,7 +100,10 @@ impl Error {
     /// Tells whether the same call may succeed later without anybody changing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Backend(error) if error.is_transient())
+        match self {
+            Self::Backend(error) => error.is_transient(),
+            _ => matches!(self, Self::Away { .. }),
+        }
     }
 
     /// Tells whether something may have been charged or settled although the call failed.

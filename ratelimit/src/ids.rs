@@ -15,6 +15,11 @@ impl Ids {
         Self { prefix: format!("{:016x}{:016x}-", random(), random()), next: AtomicU64::new(0) }
     }
 
+    /// What all ids begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     pub(crate) fn make(&self) -> Arc<str> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         format!("{}{number:x}", self.prefix).into()

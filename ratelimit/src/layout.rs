@@ -48,6 +48,13 @@ pub const KEYS: &[KeyFamily] = &[
     ),
     KeyFamily::new(
         "rl",
+        "rl:{<service>}:instances",
+        "zset",
+        Ttl::Always("30 seconds after the last instance said that it lives"),
+        &["ZADD", "ZREM", "ZREMRANGEBYSCORE", "ZCARD"],
+    ),
+    KeyFamily::new(
+        "rl",
         "rl:{<pool>}:queue:<set>",
         "zset",
         Ttl::Always(
@@ -56,9 +63,11 @@ pub const KEYS: &[KeyFamily] = &[
         &[
             "ZRANK",
             "ZCARD",
+            "ZCOUNT",
             "ZSCORE",
             "ZADD",
             "ZREM",
+            "ZPOPMIN",
             "ZRANGE",
             "ZRANGEBYSCORE",
             "ZREMRANGEBYSCORE",
@@ -69,7 +78,7 @@ pub const KEYS: &[KeyFamily] = &[
         "rl:{<pool>}:queue:state",
         "hash",
         Ttl::Always("2 hours after the last use: how far the tenants are"),
-        &["HGET", "HSET", "DEL"],
+        &["HGET", "HMGET", "HSET", "DEL"],
     ),
     KeyFamily::new(
         "rl",

@@ -63,7 +63,7 @@ pub enum Calendar {
 /// Limit::slots(8)?.with_lease(Duration::from_secs(20))?;
 /// # Ok::<(), inferkit_ratelimit::Error>(())
 /// ```
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Limit {
     pub(crate) algorithm: Algorithm,
     pub(crate) unit: Unit,
@@ -224,6 +224,12 @@ impl Limit {
     #[must_use]
     pub fn period(&self) -> Duration {
         self.period
+    }
+
+    /// One instance's part of it, and at least 1.
+    pub(crate) fn divided(&self, instances: u64) -> Self {
+        let part = |amount: u64| amount.checked_div(instances).unwrap_or(amount).max(1);
+        Self { amount: part(self.amount), burst: part(self.burst), ..self.clone() }
     }
 
     /// The ticks between two units under GCRA: whole, so that bursts are exact, unless that would change the rate.

@@ -13,6 +13,8 @@ use crate::{Decision, Demand, Permit, Policy, Report, Result, Settled, Weights};
 pub trait RateLimiter: Debug + Send + Sync + 'static {
     /// Charges a request in every tier of a policy, or in none if one of them rejects it.
     ///
+    /// The tiers of one domain are decided at once; those of [other domains](crate::Tier::in_domain) after them.
+    ///
     /// # Errors
     ///
     /// [`Error::EmptyPolicy`](crate::Error::EmptyPolicy);
@@ -62,14 +64,7 @@ pub trait RateLimiterExt: RateLimiter {
     ///
     /// As [`RateLimiter::settle`].
     fn refund(&self, permit: &Permit) -> impl Future<Output = Result<Settled>> + Send {
-        async move {
-            let nothing = permit
-                .policy()
-                .tiers()
-                .iter()
-                .fold(Weights::new(), |all, tier| all.with(tier.limit().unit().clone(), 0));
-            self.settle(permit, &nothing).await
-        }
+        async move { self.settle(permit, &Weights::none_of(permit.policy())).await }
     }
 
     /// Frees the slots of a request that used what was reserved.

@@ -12,6 +12,7 @@ use crate::decision::{Grant, Usage, burst_ticks};
 use crate::ids::Ids;
 use crate::layout::{Group, Kind, Layout, cost, difference};
 use crate::limit::{ticks, to_f64};
+use crate::split::{self, OneDomain};
 use crate::{
     Algorithm, Decision, Demand, Permit, Policy, RateLimiter, Rejection, Report, Result, Settled,
     Tier, Weights,
@@ -90,6 +91,12 @@ impl MemoryRateLimiter {
         lock(&self.state)
     }
 
+    fn look(&self, policy: &Policy, demand: &Demand) -> Result<Report> {
+        let layout = Layout::of(&Namespace::default(), policy)?;
+        let verdicts = self.lock().evaluate(&layout, &demand.weights, self.now(), true);
+        Ok(report(&layout, &demand.weights, &verdicts, false))
+    }
+
     fn decide(&self, policy: &Policy, demand: &Demand) -> Result<Decision> {
         let layout = Layout::of(&Namespace::default(), policy)?;
         let now = self.now();
@@ -158,35 +165,58 @@ impl Default for MemoryRateLimiter {
 impl RateLimiter for MemoryRateLimiter {
     async fn acquire(&self, policy: &Policy, demand: &Demand) -> Result<Decision> {
         let time = Stopwatch::start();
-        let decision = self.decide(policy, demand);
+        let parts = policy.parts();
+        let decision = match parts.is_empty() {
+            true => self.decide(policy, demand),
+            false => split::decide(self, policy, parts, demand).await,
+        };
         crate::metrics::decision(&Span::none(), &decision, time);
         decision
     }
 
     async fn peek(&self, policy: &Policy, demand: &Demand) -> Result<Report> {
-        let layout = Layout::of(&Namespace::default(), policy)?;
-        let verdicts = self.lock().evaluate(&layout, &demand.weights, self.now(), true);
-        Ok(report(&layout, &demand.weights, &verdicts, false))
+        let parts = policy.parts();
+        if parts.is_empty() {
+            return self.look(policy, demand);
+        }
+        let reports: Vec<_> =
+            parts.iter().map(|part| self.look(&part.policy, demand)).collect::<Result<_>>()?;
+        Ok(split::report(policy, &parts, reports.into_iter()))
     }
 
     async fn settle(&self, permit: &Permit, used: &Weights) -> Result<Settled> {
         if permit.is_unchecked() || permit.is_settled() {
             return Ok(Settled::Gone);
         }
-        let settled = self.lock().settle(permit.grant(), used, self.now())?;
-        permit.set_settled();
-        Ok(settled)
+        match permit.parts().is_empty() {
+            true => OneDomain::settle(self, permit, used).await,
+            false => split::settle(self, permit, used).await,
+        }
     }
 
     async fn reset(&self, policy: &Policy) -> Result<()> {
-        let layout = Layout::of(&Namespace::default(), policy)?;
-        let mut state = self.lock();
-        for group in &layout.groups {
-            state.packed.remove(group.key.as_str());
-            state.slots.remove(group.key.as_str());
-            state.logs.remove(group.key.as_str());
+        for policy in policy.by_domain() {
+            let layout = Layout::of(&Namespace::default(), &policy)?;
+            let mut state = self.lock();
+            for group in &layout.groups {
+                state.packed.remove(group.key.as_str());
+                state.slots.remove(group.key.as_str());
+                state.logs.remove(group.key.as_str());
+            }
         }
         Ok(())
+    }
+}
+
+impl OneDomain for MemoryRateLimiter {
+    async fn decide(&self, policy: &Policy, demand: &Demand) -> Result<Decision> {
+        Self::decide(self, policy, demand)
+    }
+
+    async fn settle(&self, permit: &Permit, used: &Weights) -> Result<Settled> {
+        let settled = self.lock().settle(permit.grant(), used, self.now())?;
+        permit.set_settled();
+        Ok(settled)
     }
 }
 

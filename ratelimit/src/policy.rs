@@ -74,12 +74,13 @@ impl Subject {
 }
 
 /// One limit of a policy: a name, whose limit it is, and how much.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Tier {
     pub(crate) name: Cow<'static, str>,
     pub(crate) subject: Subject,
     pub(crate) limit: Limit,
     pub(crate) shadow: bool,
+    pub(crate) domain: Option<Box<str>>,
 }
 
 impl Tier {
@@ -91,7 +92,23 @@ impl Tier {
     pub fn new(name: impl Into<Cow<'static, str>>, subject: Subject, limit: Limit) -> Result<Self> {
         let name = name.into();
         check_name("tier", &name)?;
-        Ok(Self { name, subject, limit, shadow: false })
+        Ok(Self { name, subject, limit, shadow: false, domain: None })
+    }
+
+    /// Puts it into another limit domain than the policy's: on a cluster, what all tenants share then lies elsewhere than
+    /// what is each tenant's own.
+    ///
+    /// The policy's own domain decides first, in a script of its own, and the other is asked only if that admits; if the
+    /// other rejects, all that was charged is given back.
+    /// So a tenant who floods the service never reaches what it shares with others.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyName`] and [`Error::NameTooLong`].
+    pub fn in_domain(mut self, domain: &str) -> Result<Self> {
+        check_text("limit domain", domain)?;
+        self.domain = Some(domain.into());
+        Ok(self)
     }
 
     /// Makes it a dry run: it counts what it admits and reports what it would reject, and rejects nothing.
@@ -119,6 +136,12 @@ impl Tier {
         &self.limit
     }
 
+    /// Returns the limit domain, if it is not the policy's.
+    #[must_use]
+    pub fn domain(&self) -> Option<&str> {
+        self.domain.as_deref()
+    }
+
     /// Tells whether it is a dry run.
     #[must_use]
     pub fn is_shadow(&self) -> bool {
@@ -131,13 +154,14 @@ impl Tier {
 /// It is a plain value, made per request if need be: a changed number holds from the next call on, and the state stays.
 /// Adding, removing or renaming a tier of a subject, and another algorithm or window, begin that subject's counting anew.
 ///
-/// All subjects of a domain lie in one hash slot of a cluster; domains are independent of each other.
+/// All subjects of a domain lie in one hash slot of a cluster, and are decided at once; see [`Tier::in_domain`] for a
+/// policy that spans several.
 /// Two policies share the state of a subject if their tiers of this subject have the same names, units, algorithms and
 /// order.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Policy(Arc<Inner>);
 
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Inner {
     domain: Box<str>,
     tiers: Vec<Tier>,
@@ -182,4 +206,58 @@ impl Policy {
     pub fn tiers(&self) -> &[Tier] {
         &self.0.tiers
     }
+
+    /// Returns the policy of one of several instances: its part of every limit, and at least 1.
+    pub(crate) fn divided(&self, instances: u64) -> Self {
+        let mut policy = self.clone();
+        for tier in &mut Arc::make_mut(&mut policy.0).tiers {
+            tier.limit = tier.limit.divided(instances);
+        }
+        policy
+    }
+
+    /// Returns the policy of each domain: itself, if there is only one.
+    pub(crate) fn by_domain(&self) -> Vec<Self> {
+        match self.parts() {
+            parts if parts.is_empty() => vec![self.clone()],
+            parts => parts.into_iter().map(|part| part.policy).collect(),
+        }
+    }
+
+    /// Returns the policy of each domain, its own first, with the places of its tiers; nothing if there is only one.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        let own = self.domain();
+        let other = |tier: &Tier| tier.domain().is_some_and(|domain| domain != own);
+        if !self.tiers().iter().any(other) {
+            return Vec::new();
+        }
+        let mut parts: Vec<(&str, Part)> = Vec::new();
+        // Its own domain is the first to decide, wherever its tiers stand.
+        let (here, there): (Vec<_>, Vec<_>) =
+            self.tiers().iter().enumerate().partition(|(_, tier)| !other(tier));
+        for (place, tier) in here.into_iter().chain(there) {
+            let domain = tier.domain().unwrap_or(own);
+            let tier = Tier { domain: None, ..tier.clone() };
+            match parts.iter_mut().find(|(known, _)| *known == domain) {
+                Some((_, part)) => {
+                    Arc::make_mut(&mut part.policy.0).tiers.push(tier);
+                    part.places.push(place);
+                }
+                None => {
+                    let inner = Inner { domain: domain.into(), tiers: vec![tier] };
+                    let part = Part { policy: Self(Arc::new(inner)), places: vec![place] };
+                    parts.push((domain, part));
+                }
+            }
+        }
+        parts.into_iter().map(|(_, part)| part).collect()
+    }
+}
+
+/// The tiers of a policy that lie in one domain.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) policy: Policy,
+    /// Where its tiers stand in the whole policy.
+    pub(crate) places: Vec<usize>,
 }

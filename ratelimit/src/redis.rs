@@ -17,6 +17,7 @@ use crate::ids::Ids;
 use crate::keeper::Keeper;
 use crate::layout::{Kind, Layout, cost};
 use crate::memory::ticks_since_2025;
+use crate::split::{self, OneDomain};
 use crate::{
     Decision, Demand, Permit, Policy, RateLimiter, Rejection, Report, Result, Settled, Weights,
 };
@@ -138,11 +139,23 @@ impl RedisRateLimiter {
     ///
     /// [`Error::EmptyPolicy`](crate::Error::EmptyPolicy).
     pub fn keys(&self, policy: &Policy) -> Result<Vec<Key>> {
-        let layout = Layout::of(&self.shared.namespace, policy)?;
-        Ok(layout.groups.into_iter().map(|group| group.key).collect())
+        let mut keys = Vec::new();
+        for policy in policy.by_domain() {
+            let layout = Layout::of(&self.shared.namespace, &policy)?;
+            keys.extend(layout.groups.into_iter().map(|group| group.key));
+        }
+        Ok(keys)
     }
 
-    async fn decide(&self, policy: &Policy, demand: &Demand) -> Result<Decision> {
+    async fn decide_all(&self, policy: &Policy, demand: &Demand) -> Result<Decision> {
+        let parts = policy.parts();
+        match parts.is_empty() {
+            true => self.decide_one(policy, demand).await,
+            false => split::decide(self, policy, parts, demand).await,
+        }
+    }
+
+    async fn decide_one(&self, policy: &Policy, demand: &Demand) -> Result<Decision> {
         let shared = &self.shared;
         let layout = Layout::of(&shared.namespace, policy)?;
         let given = demand.id.as_ref().filter(|_| layout.holder.is_none());
@@ -193,9 +206,14 @@ impl RedisRateLimiter {
         batch: &mut Batch,
         policy: &Policy,
         demand: &Demand,
-    ) -> Result<Slot<Vec<i64>>> {
-        let layout = Layout::of(&self.shared.namespace, policy)?;
-        Ok(batch.push(self.peek_cmd(&layout, demand)))
+    ) -> Result<PeekSlots> {
+        let policies = policy.by_domain();
+        let layouts: Vec<_> = policies
+            .iter()
+            .map(|policy| Layout::of(&self.shared.namespace, policy))
+            .collect::<Result<_>>()?;
+        let push = |layout| batch.push(self.peek_cmd(layout, demand));
+        Ok(PeekSlots(layouts.iter().map(push).collect()))
     }
 
     /// Takes the answer to [`push_peek`](Self::push_peek), of the same policy and demand.
@@ -206,12 +224,20 @@ impl RedisRateLimiter {
     pub fn take_peek(
         &self,
         answers: &mut Answers,
-        slot: Slot<Vec<i64>>,
+        slots: PeekSlots,
         policy: &Policy,
         demand: &Demand,
     ) -> Result<Report> {
-        let layout = Layout::of(&self.shared.namespace, policy)?;
-        peeked(&layout, demand, &answers.take(slot)?)
+        let (parts, policies) = (policy.parts(), policy.by_domain());
+        let mut reports = Vec::with_capacity(policies.len());
+        for (policy, slot) in policies.iter().zip(slots.0) {
+            let layout = Layout::of(&self.shared.namespace, policy)?;
+            reports.push(peeked(&layout, demand, &answers.take(slot)?)?);
+        }
+        match (parts.is_empty(), reports.pop()) {
+            (true, Some(report)) => Ok(report),
+            (_, last) => Ok(split::report(policy, &parts, reports.into_iter().chain(last))),
+        }
     }
 
     fn peek_cmd(&self, layout: &Layout<'_>, demand: &Demand) -> Cmd {
@@ -222,9 +248,30 @@ impl RedisRateLimiter {
     }
 
     async fn look(&self, policy: &Policy, demand: &Demand) -> Result<Report> {
-        let layout = Layout::of(&self.shared.namespace, policy)?;
-        let reply: Vec<i64> = self.shared.driver.query(self.peek_cmd(&layout, demand)).await?;
-        peeked(&layout, demand, &reply)
+        let mut batch = Batch::new();
+        let slots = self.push_peek(&mut batch, policy, demand)?;
+        let mut answers = self.shared.driver.run(batch).await?;
+        self.take_peek(&mut answers, slots, policy, demand)
+    }
+}
+
+/// Where the answer to a [`push_peek`](RedisRateLimiter::push_peek) will be.
+#[derive(Debug)]
+pub struct PeekSlots(Vec<Slot<Vec<i64>>>);
+
+impl OneDomain for RedisRateLimiter {
+    async fn decide(&self, policy: &Policy, demand: &Demand) -> Result<Decision> {
+        self.decide_one(policy, demand).await
+    }
+
+    async fn settle(&self, permit: &Permit, used: &Weights) -> Result<Settled> {
+        let cmd = self.shared.settle_cmd(permit.grant(), used)?;
+        let settled = self.shared.driver.query::<bool>(cmd).await?;
+        permit.set_settled();
+        if let Some(handle) = permit.handle() {
+            self.shared.keeper.forget(handle);
+        }
+        Ok(if settled { Settled::Done } else { Settled::Gone })
     }
 }
 
@@ -308,48 +355,55 @@ fn float(value: i64) -> f64 {
 
 #[async_trait]
 impl RateLimiter for RedisRateLimiter {
-    /// One `EVALSHA`.
+    /// One `EVALSHA` per domain, one after the other; one more per domain before it where one rejects.
     async fn acquire(&self, policy: &Policy, demand: &Demand) -> Result<Decision> {
         let span = debug_span!("ratelimit.acquire", outcome = Empty);
         let time = Stopwatch::start();
-        let decision = self.decide(policy, demand).instrument(span.clone()).await;
+        let decision = self.decide_all(policy, demand).instrument(span.clone()).await;
         crate::metrics::decision(&span, &decision, time);
         decision
     }
 
-    /// One `EVALSHA`, which a replica may not answer: its state lags.
+    /// One round trip: an `EVALSHA` per domain, which a replica may not answer: its state lags.
     async fn peek(&self, policy: &Policy, demand: &Demand) -> Result<Report> {
         self.look(policy, demand).instrument(debug_span!("ratelimit.peek")).await
     }
 
-    /// One `EVALSHA`.
+    /// One `EVALSHA` per domain.
     async fn settle(&self, permit: &Permit, used: &Weights) -> Result<Settled> {
         if permit.is_unchecked() || permit.is_settled() {
             return Ok(Settled::Gone);
         }
         let span = debug_span!("ratelimit.settle", outcome = Empty);
-        let cmd = self.shared.settle_cmd(permit.grant(), used)?;
-        let settled = self.shared.driver.query::<bool>(cmd).instrument(span.clone()).await;
+        let settled = match permit.parts().is_empty() {
+            true => OneDomain::settle(self, permit, used).instrument(span.clone()).await,
+            false => split::settle(self, permit, used).instrument(span.clone()).await,
+        };
         let outcome = match settled {
-            Ok(true) => "settled",
-            Ok(false) => "gone",
+            Ok(Settled::Done) => "settled",
+            Ok(Settled::Gone) => "gone",
             Err(_) => "error",
         };
         span.record("outcome", outcome);
         observe::count("inferkit_ratelimit_settles_total", &[("outcome", outcome)], 1);
-        let settled = settled?;
-        permit.set_settled();
-        if let Some(handle) = permit.handle() {
-            self.shared.keeper.forget(handle);
-        }
-        Ok(if settled { Settled::Done } else { Settled::Gone })
+        settled
     }
 
-    /// One `DEL`.
+    /// One round trip: a `DEL` per domain.
     async fn reset(&self, policy: &Policy) -> Result<()> {
-        let keys = self.keys(policy)?;
-        let cmd = keys.iter().fold(Cmd::new("DEL"), Cmd::key).idempotent();
-        Ok(self.shared.driver.query(cmd).instrument(debug_span!("ratelimit.reset")).await?)
+        let mut batch = Batch::new();
+        let mut slots = Vec::new();
+        for policy in policy.by_domain() {
+            let keys = self.keys(&policy)?;
+            let cmd = keys.iter().fold(Cmd::new("DEL"), Cmd::key).idempotent();
+            slots.push(batch.push::<()>(cmd));
+        }
+        let span = debug_span!("ratelimit.reset");
+        let mut answers = self.shared.driver.run(batch).instrument(span).await?;
+        for slot in slots {
+            answers.take(slot)?;
+        }
+        Ok(())
     }
 }
 

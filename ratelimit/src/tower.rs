@@ -17,7 +17,7 @@ use crate::{Decision, Demand, Error, Policy, RateLimiter, Result, headers};
 /// - An admitted request finds its permit among its extensions, as an `Arc<Permit>`: a handler settles it.
 ///   Where an answer is a stream, keep the `Arc` in the stream: its slot is free when the last one is dropped.
 /// - A rejected request is answered with 429, or with 413 if it can never pass, without a body.
-/// - Where the limiter fails, the answer is 503; where the extractor fails, 400. See [`FailOpen`](crate::FailOpen).
+/// - Where the limiter fails, the answer is 503; where the extractor fails, 400. See [`Breaker`](crate::Breaker).
 ///
 /// Answers have the headers of [`headers`].
 ///

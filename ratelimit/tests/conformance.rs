@@ -4,7 +4,10 @@
 mod support;
 
 use inferkit_localredis::{Flavor, Server};
-use inferkit_ratelimit::{FailOpen, MemoryRateLimiter, RedisRateLimiter, rate_limiter_conformance};
+use inferkit_ratelimit::{
+    Breaker, MemoryRateLimiter, RedisRateLimiter, RejectionCache, WhenAway,
+    rate_limiter_conformance,
+};
 
 mod memory {
     use super::*;
@@ -40,8 +43,9 @@ mod valkey {
 
 mod cluster {
     use super::*;
-    async fn make() -> FailOpen<RedisRateLimiter> {
-        FailOpen::new(support::over(support::cluster().await))
+    async fn make() -> Breaker<RejectionCache<RedisRateLimiter>> {
+        let limiter = support::over(support::cluster().await);
+        Breaker::new(RejectionCache::new(limiter), WhenAway::Refuse)
     }
     rate_limiter_conformance!(make);
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use inferkit_core::{Cmd, DriverExt as _};
 use inferkit_localredis::{Cluster, Flavor, Server};
 use inferkit_ratelimit::{
-    Decision, Demand, Error, FailOpen, Limit, Policy, RateLimiter, RateLimiterExt as _,
-    RedisRateLimiter, Settled, Subject, Tier, Unit, Weights,
+    Breaker, Decision, Demand, Error, Instances, Limit, Policy, RateLimiter, RateLimiterExt as _,
+    RedisRateLimiter, Settled, Subject, Tier, Unit, Weights, WhenAway,
 };
 use support::{HOUR, gpu, once, policy, requests, tokens};
 
@@ -264,6 +264,112 @@ async fn resharding_and_failover_keep_the_limits() {
     passed.iter().for_each(|permit| permit.set_settled());
 }
 
+/// Tenants on their own primaries, what they share on another: while slots move and a primary is killed, never one too many
+/// passes, and at the end exactly what passed is charged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_over_several_primaries_never_passes_one_too_many() {
+    const SHARED: u64 = 300;
+    let cluster = tokio::task::spawn_blocking(|| Arc::new(Cluster::start().unwrap())).await;
+    let cluster = cluster.unwrap();
+    let namespace = support::namespace();
+    let limit = |amount, unit| Limit::new(amount, support::YEAR, unit).unwrap();
+    // One tenant's domain lies on each primary, the pool's on the first.
+    let limiter = |driver| RedisRateLimiter::with_namespace(driver, namespace.clone());
+    let of = |tenant: &str, model: u64| {
+        let user = Subject::user(tenant).unwrap();
+        let own = Tier::new("own", user, limit(100_000, Unit::Requests)).unwrap();
+        let subject = Subject::model("m").unwrap();
+        let shared = Tier::new("model", subject, limit(model, Unit::Tokens)).unwrap();
+        let policy = Policy::new(tenant).unwrap().with_tier(own).unwrap();
+        policy.with_tier(shared.in_domain("pool").unwrap()).unwrap()
+    };
+    let probe = limiter(support::over_cluster(&cluster).await);
+    let key_of = |policy: &Policy, place: usize| probe.keys(policy).unwrap()[place].to_string();
+    let pool_key = key_of(&of("t", SHARED), 1);
+    let mut tenants = Vec::new();
+    for primary in 0..3 {
+        let found = (0..)
+            .map(|number| format!("tenant-{number}"))
+            .find(|tenant| cluster.primary_of(&key_of(&of(tenant, SHARED), 0)).unwrap() == primary);
+        tenants.push(found.unwrap());
+    }
+    // Replication is asynchronous: what a primary did not pass on when it dies is forgotten. So nobody asks while it is
+    // killed, and its replica has all; everything else goes on under load.
+    let gate = Arc::new(tokio::sync::RwLock::new(()));
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut tasks = Vec::new();
+    for (number, tenant) in tenants.iter().cycle().take(6).enumerate() {
+        let limiter = limiter(support::over_cluster(&cluster).await);
+        let (policy, gate, stop) = (of(tenant, SHARED), Arc::clone(&gate), Arc::clone(&stop));
+        tasks.push(tokio::spawn(async move {
+            let (mut passed, mut rejected) = (0_u64, 0_u64);
+            let mut request = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                request += 1;
+                let demand = once(&format!("{number}/{request}")).with_tokens(1);
+                loop {
+                    let answer = {
+                        let _open = gate.read().await;
+                        limiter.acquire(&policy, &demand).await
+                    };
+                    match answer {
+                        Ok(Decision::Admitted(permit)) => {
+                            permit.set_settled();
+                            passed += 1;
+                        }
+                        Ok(_) => rejected += 1,
+                        Err(error) => {
+                            assert!(error.is_transient(), "{error:?}");
+                            tokio::time::sleep(Duration::from_millis(10)).await;
+                            continue;
+                        }
+                    }
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            (passed, rejected)
+        }));
+    }
+    let trouble = {
+        let (cluster, key) = (Arc::clone(&cluster), pool_key.clone());
+        tokio::task::spawn_blocking(move || {
+            let from = cluster.primary_of(&key).unwrap();
+            let slot = cluster.slot_of(&key).unwrap();
+            cluster.migrate_slot(slot, from, (from + 1) % 3).unwrap();
+            cluster.migrate_slot(slot, (from + 1) % 3, (from + 2) % 3).unwrap();
+        })
+    };
+    trouble.await.unwrap();
+    let closed = gate.write().await;
+    let (killing, key) = (Arc::clone(&cluster), pool_key.clone());
+    tokio::task::spawn_blocking(move || {
+        let primary = killing.primary_of(&key).unwrap();
+        killing.node(primary).command(&["WAIT", "1", "10000"]).unwrap();
+        killing.kill_primary_of(&key).unwrap();
+    })
+    .await
+    .unwrap();
+    drop(closed);
+    let healing = Arc::clone(&cluster);
+    tokio::task::spawn_blocking(move || healing.wait_until_whole().unwrap()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (mut passed, mut rejected) = (0, 0);
+    for task in tasks {
+        let (yes, no) = task.await.unwrap();
+        (passed, rejected) = (passed + yes, rejected + no);
+    }
+    assert_eq!(passed, SHARED, "all that may pass, and no more ({rejected} were rejected)");
+    assert!(0 < rejected);
+    // What the pool rejected was given back to the tenants, to the last one.
+    let mut charged = 0;
+    for tenant in &tenants {
+        charged += 100_000 - left(&probe, &of(tenant, SHARED), "own").await;
+    }
+    assert_eq!(charged, SHARED);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_server_it_fails_closed_or_open() {
     let server = Server::start(Flavor::Redis).unwrap();
@@ -272,7 +378,7 @@ async fn without_a_server_it_fails_closed_or_open() {
     server.kill().unwrap();
     let error = limiter.acquire(&policy, &Demand::new()).await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
-    let open = FailOpen::new(Arc::clone(&limiter));
+    let open = Breaker::new(Arc::clone(&limiter), WhenAway::Admit);
     let permit = open.acquire(&policy, &Demand::new()).await.unwrap().into_permit().unwrap();
     assert!(permit.is_unchecked());
     assert_eq!(permit.report().tiers().count(), 0);
@@ -280,6 +386,68 @@ async fn without_a_server_it_fails_closed_or_open() {
     let nothing = Policy::new("d").unwrap();
     let error = open.acquire(&nothing, &Demand::new()).await.unwrap_err();
     assert!(matches!(error, Error::EmptyPolicy));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_is_left_alone_and_each_instance_limits_its_part() {
+    let server = Server::start(Flavor::Redis).unwrap();
+    let driver = support::pool(server.url()).await;
+    let namespace = support::namespace();
+    // Four instances live; one of them leaves.
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        let one = Instances::counted(Arc::clone(&driver), &namespace, "chat").unwrap();
+        let run = tokio::spawn(one.run());
+        others.push((one, run));
+    }
+    let instances = Instances::counted(Arc::clone(&driver), &namespace, "chat").unwrap();
+    assert_eq!(instances.count(), 1, "nobody was asked yet");
+    tokio::spawn(instances.run());
+    until("four are counted", async || {
+        instances.count() == 4 || {
+            // The last to come counts all at once; others learn of it with their next beat.
+            others.iter().any(|(other, _)| other.count() == 4)
+        }
+    })
+    .await;
+    let (leaver, run) = others.pop().unwrap();
+    leaver.leave().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), run).await.unwrap().unwrap();
+    until("three are counted", async || instances.count() == 3).await;
+
+    let limiter = RedisRateLimiter::with_namespace(driver, namespace);
+    let breaker = Breaker::new(limiter, WhenAway::LocalShare(instances)).with_failures(3);
+    let breaker = breaker.with_pause(Duration::from_millis(300));
+    let policy = policy([requests(10), gpu(2, HOUR)]);
+    let before = breaker.acquire(&policy, &Demand::new()).await.unwrap().into_permit().unwrap();
+    assert!(!before.is_local() && !breaker.is_open());
+    server.kill().unwrap();
+    // A third of ten are three, and of two slots there is still one.
+    let mut permits = Vec::new();
+    for _ in 0..3 {
+        let permit = breaker.acquire(&policy, &Demand::new()).await.unwrap().into_permit().unwrap();
+        assert!(permit.is_local() && !permit.is_unchecked());
+        let second = breaker.acquire(&policy, &Demand::new()).await.unwrap();
+        assert!(!second.is_admitted(), "the slot is taken");
+        assert_eq!(breaker.release(&permit).await.unwrap(), Settled::Done);
+        permits.push(permit);
+    }
+    assert!(breaker.is_open());
+    let begun = Instant::now();
+    for _ in 0..200 {
+        let decision = breaker.acquire(&policy, &Demand::new()).await.unwrap();
+        assert!(!decision.is_admitted());
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1), "nobody waits for the server");
+    let away = breaker.peek(&policy, &Demand::new()).await;
+    assert!(matches!(&away, Err(error) if error.is_transient()), "{away:?}");
+    server.restart().unwrap();
+    until("the server is asked again", async || {
+        breaker.acquire(&policy, &Demand::new()).await.unwrap().is_admitted()
+    })
+    .await;
+    assert!(!breaker.is_open());
+    assert_eq!(left(&breaker, &policy, "requests").await, 9, "it begins anew");
 }
 
 #[tokio::test(flavor = "multi_thread")]

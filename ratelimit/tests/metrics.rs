@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use inferkit_localredis::{Flavor, Server};
-use inferkit_ratelimit::{Demand, FailOpen, RateLimiter as _, RateLimiterExt as _};
+use inferkit_ratelimit::{Breaker, Demand, RateLimiter as _, RateLimiterExt as _, WhenAway};
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
     SharedString, Unit,
@@ -100,7 +100,7 @@ async fn decisions_tiers_and_settlements_are_counted() {
     }
 
     let server = Server::start(Flavor::Redis).unwrap();
-    let open = FailOpen::new(support::over(support::pool(server.url()).await));
+    let open = Breaker::new(support::over(support::pool(server.url()).await), WhenAway::Admit);
     server.kill().unwrap();
     assert!(open.acquire(&policy, &Demand::new()).await.unwrap().is_admitted());
     assert_eq!(sums.get("unchecked_total"), Some(1.0));

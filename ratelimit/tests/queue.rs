@@ -1,5 +1,5 @@
 //! Waiting for slots: the same cases in memory and on a server, then shares, crashes and lost state on a server.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 
@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use inferkit_core::{Cmd, DriverExt as _, Pool};
-use inferkit_localredis::{Flavor, Server};
+use inferkit_core::{Cmd, DriverExt as _, Pool, PoolConfig};
+use inferkit_localredis::{Cluster, Flavor, Server};
 use inferkit_ratelimit::{
-    MemorySlotQueue, Queued, RedisSlotQueue, Refusal, SlotPool, SlotQueue, Waiter,
+    HeldSlot, MemorySlotQueue, RedisSlotQueue, SlotPool, SlotQueue, Waiter, slot_queue_conformance,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,15 +30,14 @@ async fn connection() -> Pool {
 
 /// A pool of its own on the shared server, with its `run` at work.
 async fn on_redis(pool: SlotPool) -> Arc<dyn SlotQueue> {
-    let connection = connection().await;
+    started(connection().await, pool)
+}
+
+fn started(connection: Pool, pool: SlotPool) -> Arc<dyn SlotQueue> {
     let connect = Arc::new(connection.clone());
     let queue = RedisSlotQueue::new(connection.into_driver(), connect, &support::namespace(), pool);
     tokio::spawn(queue.run());
     Arc::new(queue)
-}
-
-fn in_memory(pool: SlotPool) -> Arc<dyn SlotQueue> {
-    Arc::new(MemorySlotQueue::new(pool))
 }
 
 async fn until_waiting(queue: &Arc<dyn SlotQueue>, count: u64) {
@@ -49,7 +48,7 @@ async fn until_waiting(queue: &Arc<dyn SlotQueue>, count: u64) {
     }
 }
 
-async fn take(queue: &Arc<dyn SlotQueue>, who: &Waiter) -> inferkit_ratelimit::HeldSlot {
+async fn take(queue: &Arc<dyn SlotQueue>, who: &Waiter) -> HeldSlot {
     queue.acquire(who, LONG).await.unwrap().granted().unwrap()
 }
 
@@ -74,108 +73,27 @@ async fn order(queue: &Arc<dyn SlotQueue>, waiters: Vec<(String, Waiter)>) -> Ve
     Arc::try_unwrap(served).unwrap().into_inner().unwrap()
 }
 
-async fn slots_are_exclusive_and_handed_on(queue: Arc<dyn SlotQueue>) {
-    let (one, two) = (take(&queue, &waiter("a")).await, take(&queue, &waiter("b")).await);
-    let third = {
-        let queue = Arc::clone(&queue);
-        tokio::spawn(async move { take(&queue, &waiter("c")).await })
-    };
-    until_waiting(&queue, 1).await;
-    let state = queue.look().await.unwrap();
-    assert_eq!((state.held, state.waiting), (2, 1));
-    assert!(!state.estimate.is_zero());
-    one.release().await.unwrap();
-    let three = third.await.unwrap();
-    assert!(!three.is_lost());
-    assert_eq!(queue.look().await.unwrap().held, 2);
-    two.release().await.unwrap();
-    // Dropped slots are given back too.
-    drop(three);
-    let begun = Instant::now();
-    while queue.look().await.unwrap().held != 0 {
-        assert!(begun.elapsed() < LONG);
-        tokio::time::sleep(Duration::from_millis(5)).await;
+mod in_memory {
+    use super::*;
+    async fn make(pool: SlotPool) -> Arc<dyn SlotQueue> {
+        Arc::new(MemorySlotQueue::new(pool))
     }
-    assert!(queue.look().await.unwrap().estimate.is_zero());
+    slot_queue_conformance!(make);
 }
 
-async fn a_full_queue_and_a_short_wait_say_how_long_it_takes(queue: Arc<dyn SlotQueue>) {
-    let slot = take(&queue, &waiter("a")).await;
-    let Queued::Refused { reason, estimate, .. } =
-        queue.acquire(&waiter("b"), Duration::ZERO).await.unwrap()
-    else {
-        panic!("it is held")
-    };
-    assert_eq!(reason, Refusal::TimedOut);
-    assert!(!estimate.is_zero());
-    let short = queue.acquire(&waiter("b"), Duration::from_millis(40)).await.unwrap();
-    assert!(matches!(short, Queued::Refused { reason: Refusal::TimedOut, .. }), "{short:?}");
-    assert_eq!(queue.look().await.unwrap().waiting, 0, "who gave up has left");
-    let waits = {
-        let queue = Arc::clone(&queue);
-        tokio::spawn(async move { take(&queue, &waiter("b")).await })
-    };
-    until_waiting(&queue, 1).await;
-    let full = queue.acquire(&waiter("c"), LONG).await.unwrap();
-    assert!(matches!(full, Queued::Refused { reason: Refusal::Full, .. }), "{full:?}");
-    slot.release().await.unwrap();
-    waits.await.unwrap().release().await.unwrap();
+mod on_redis {
+    use super::*;
+    slot_queue_conformance!(on_redis);
 }
 
-async fn a_dropped_waiter_leaves(queue: Arc<dyn SlotQueue>) {
-    let slot = take(&queue, &waiter("a")).await;
-    for _ in 0..3 {
-        let who = waiter("b");
-        let waiting = queue.acquire(&who, LONG);
-        assert!(tokio::time::timeout(Duration::from_millis(30), waiting).await.is_err());
+mod on_a_cluster {
+    use super::*;
+    async fn make(pool: SlotPool) -> Arc<dyn SlotQueue> {
+        let cluster = tokio::task::spawn_blocking(|| Cluster::shared().unwrap()).await.unwrap();
+        let config = PoolConfig::cluster(&cluster.urls()).unwrap();
+        started(Pool::connect_with(config).await.unwrap(), pool)
     }
-    until_waiting(&queue, 0).await;
-    slot.release().await.unwrap();
-    take(&queue, &waiter("c")).await.release().await.unwrap();
-}
-
-async fn shares_follow_weights_and_priorities(queue: Arc<dyn SlotQueue>) {
-    let heavy = |number: usize| (format!("b{number}"), waiter("b").with_weight(2.0).unwrap());
-    let light = |number: usize| (format!("a{number}"), waiter("a"));
-    let later = |number: usize| (format!("p{number}"), waiter("p").with_priority(1));
-    let mut waiters: Vec<_> = (0..2).map(later).collect();
-    waiters.extend((0..12).map(light));
-    waiters.extend((0..6).map(heavy));
-    let served = order(&queue, waiters).await;
-    let kinds: String = served.iter().map(|name| name.chars().next().unwrap()).collect();
-    // Twice as many of the heavy as of the light while both wait, though all of the light came first; of each eight
-    // hand-offs the ninth goes to the lower priority.
-    let before: String = kinds.chars().take(9).filter(|kind| *kind != 'p').collect();
-    let count = |kind: char| before.chars().filter(|found| *found == kind).count();
-    assert!((5..=6).contains(&count('b')) && (2..=4).contains(&count('a')), "{kinds}");
-    assert!(!kinds.starts_with("p"), "{kinds}");
-    assert_eq!(kinds.find('p'), Some(8), "{kinds}");
-    assert_eq!(kinds.rfind('p'), Some(17), "{kinds}");
-    // Of one tenant, who came first is first.
-    let of_a: Vec<_> = served.iter().filter(|name| name.starts_with('a')).cloned().collect();
-    assert_eq!(of_a, (0..12).map(|number| format!("a{number}")).collect::<Vec<_>>());
-}
-
-macro_rules! cases {
-    ($($case:ident: $pool:expr),* $(,)?) => {$(
-        mod $case {
-            use super::*;
-            #[tokio::test(flavor = "multi_thread")]
-            async fn in_memory() {
-                super::$case(super::in_memory($pool)).await;
-            }
-            #[tokio::test(flavor = "multi_thread")]
-            async fn on_redis() {
-                super::$case(super::on_redis($pool).await).await;
-            }
-        }
-    )*};
-}
-cases! {
-    slots_are_exclusive_and_handed_on: pool(2),
-    a_full_queue_and_a_short_wait_say_how_long_it_takes: pool(1).with_max_waiting(1),
-    a_dropped_waiter_leaves: pool(1),
-    shares_follow_weights_and_priorities: pool(1),
+    slot_queue_conformance!(make);
 }
 
 #[test]

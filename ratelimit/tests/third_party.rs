@@ -1,15 +1,18 @@
-//! A limiter of somebody else's, made with the public API only: it passes the cases that fit what it can do.
+//! A limiter and a queue of somebody else's, made with the public API only: they pass the cases that fit what they can do.
 #![expect(clippy::unwrap_used, reason = "a test's own implementation")]
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use inferkit_ratelimit::{
-    Algorithm, Decision, Demand, Error, Permit, Policy, RateLimiter, Rejection, Report, Result,
-    Settled, Tier, TierState, Unit, Wait, Weights, rate_limiter_conformance,
+    Algorithm, Decision, Demand, Error, HeldSlot, Permit, Policy, Position, QueueState, Queued,
+    RateLimiter, Refusal, Rejection, Report, Result, Settled, Slot, SlotPool, SlotQueue, Tier,
+    TierState, Unit, Wait, Waiter, Weights, rate_limiter_conformance, slot_queue_conformance,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Counts what is in use, and never lets time pass.
 #[derive(Clone, Debug, Default)]
@@ -113,4 +116,80 @@ rate_limiter_conformance! { make:
     a_refund_is_as_if_nothing_was, slots_are_exclusive, what_never_fits_says_so,
     a_weight_of_zero_is_free, a_peek_changes_nothing, subjects_and_domains_are_kept_apart,
     hostile_names_are_names, a_policy_without_tiers_is_refused,
+}
+
+/// Slots in the order of coming, and no weights: a semaphore.
+#[derive(Debug)]
+struct Turnstile {
+    pool: SlotPool,
+    free: Arc<Semaphore>,
+    waiting: Arc<AtomicU64>,
+}
+
+struct Turn(Option<OwnedSemaphorePermit>);
+
+#[async_trait]
+impl Slot for Turn {
+    async fn release(mut self: Box<Self>) -> Result<()> {
+        drop(self.0.take());
+        Ok(())
+    }
+
+    fn abandon(self: Box<Self>) {}
+
+    fn is_lost(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+/// One who waits, until it is dropped.
+struct Counted(Arc<AtomicU64>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[async_trait]
+impl SlotQueue for Turnstile {
+    async fn acquire(&self, waiter: &Waiter, wait: Duration) -> Result<Queued> {
+        let free = Arc::clone(&self.free);
+        if let Ok(permit) = Arc::clone(&free).try_acquire_owned() {
+            return Ok(Queued::Granted(HeldSlot::new(Turn(Some(permit)))));
+        }
+        let estimate = Duration::from_secs(1);
+        if u64::from(self.pool.max_waiting()) <= self.waiting.load(Ordering::Acquire) {
+            return Ok(Queued::Refused { reason: Refusal::Full, estimate });
+        }
+        let ahead = self.waiting.fetch_add(1, Ordering::AcqRel);
+        let _counted = Counted(Arc::clone(&self.waiting));
+        waiter.standing().tell(Some(Position { ahead, estimate }));
+        let permit = tokio::time::timeout(wait, free.acquire_owned()).await;
+        waiter.standing().tell(None);
+        Ok(match permit {
+            Ok(permit) => Queued::Granted(HeldSlot::new(Turn(permit.ok()))),
+            Err(_) => Queued::Refused { reason: Refusal::TimedOut, estimate },
+        })
+    }
+
+    async fn look(&self) -> Result<QueueState> {
+        let held = self.pool.slots() as usize - self.free.available_permits();
+        let waiting = self.waiting.load(Ordering::Acquire);
+        let busy = 0 < waiting || self.free.available_permits() == 0;
+        let estimate = if busy { Duration::from_secs(1) } else { Duration::ZERO };
+        Ok(QueueState { held: held as u64, waiting, estimate })
+    }
+}
+
+mod turnstile {
+    use super::*;
+    async fn make(pool: SlotPool) -> Arc<dyn SlotQueue> {
+        let free = Arc::new(Semaphore::new(pool.slots() as usize));
+        Arc::new(Turnstile { pool, free, waiting: Arc::default() })
+    }
+    slot_queue_conformance! { make:
+        slots_are_exclusive_and_handed_on, a_full_queue_and_a_short_wait_say_how_long_it_takes,
+        a_dropped_waiter_leaves, who_is_over_its_limits_does_not_wait,
+    }
 }

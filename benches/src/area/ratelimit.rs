@@ -2,9 +2,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inferkit::core::keys::Namespace;
-use inferkit::core::{Cmd, DriverExt as _, DynDriver, Pool, PoolConfig};
+use inferkit::core::{Cmd, Connect, DriverExt as _, DynDriver, Pool, PoolConfig};
 use inferkit::ratelimit::{
-    Decision, Demand, Limit, Policy, RateLimiter, RedisRateLimiter, Subject, Tier, Unit,
+    Decision, Demand, Limit, Policy, RateLimiter, RateLimiterExt as _, RedisRateLimiter,
+    RedisSlotQueue, SlotPool, SlotQueue as _, Subject, Tier, Unit, Waiter,
 };
 use inferkit_localredis::{Flavor, Server, unique_prefix};
 use redis::aio::MultiplexedConnection;
@@ -19,7 +20,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub(super) async fn measure(effort: Effort) -> Result<Vec<Line>> {
     let server = tokio::task::spawn_blocking(|| Server::start(Flavor::Redis)).await??;
     let pool = Pool::connect_with(PoolConfig::single(server.url())?.with_connections(1)).await?;
-    let bench = Bench { driver: pool.into_driver(), raw: raw_connection(&server).await?, server };
+    let raw = raw_connection(&server).await?;
+    let bench = Bench { driver: pool.clone().into_driver(), connect: Arc::new(pool), raw, server };
     let (alone, piped) = (2_000 / effort.divisor, 16_000 / effort.divisor);
     let tiers4 = Promise::at_most("ratelimit", "tiers4_cpu", 3.5, "us")
         .measure(
@@ -56,7 +58,15 @@ pub(super) async fn measure(effort: Effort) -> Result<Vec<Line>> {
             async || bench.bare_throughput(piped).await,
         )
         .await?;
-    Ok(vec![tiers4, tiers4_pipelined, tier1, reject, throughput])
+    let waits = 3_200 / effort.divisor;
+    let queue = Promise::at_most("ratelimit", "queue_over_acquire", 2.0, "us")
+        .measure(
+            effort,
+            async || bench.wait_for_slots(waits).await,
+            async || bench.take_slots(waits).await,
+        )
+        .await?;
+    Ok(vec![tiers4, tiers4_pipelined, tier1, reject, throughput, queue])
 }
 
 #[derive(Clone, Copy)]
@@ -70,6 +80,7 @@ enum Shape {
 struct Bench {
     server: Server,
     driver: DynDriver,
+    connect: Arc<dyn Connect>,
     raw: MultiplexedConnection,
 }
 
@@ -134,6 +145,50 @@ impl Bench {
             sum += line.ok_or("the server does not tell its main thread's time")?.parse::<f64>()?;
         }
         Ok(sum)
+    }
+
+    /// The CPU time of taking a slot that is waited for, and of giving it back, in microseconds: 16 tasks and 4 slots.
+    async fn wait_for_slots(&self, calls: usize) -> Result<f64> {
+        let (driver, connect) = (Arc::clone(&self.driver), Arc::clone(&self.connect));
+        let pool = SlotPool::new("gpu", 4)?;
+        let queue = RedisSlotQueue::new(driver, connect, &Namespace::new(&unique_prefix())?, pool);
+        let run = tokio::spawn(queue.run());
+        let waiter = Waiter::new("tenant")?;
+        let cpu = self
+            .cpu(async || {
+                spread(TASKS, calls, |_| async {
+                    let slot = queue.acquire(&waiter, HOUR).await?.granted().ok_or("refused")?;
+                    // Others come to wait meanwhile.
+                    tokio::task::yield_now().await;
+                    Ok(slot.release().await?)
+                })
+                .await
+            })
+            .await?;
+        run.abort();
+        self.driver.query::<()>(Cmd::new("FLUSHALL")).await?;
+        Ok(cpu * 1e6 / f64::from(u32::try_from(calls)?))
+    }
+
+    /// The CPU time of taking a slot that is free, and of giving it back, in microseconds.
+    async fn take_slots(&self, calls: usize) -> Result<f64> {
+        let limiter = self.limiter()?;
+        let gpu = Tier::new("gpu", Subject::global(), Limit::slots(1_000)?)?;
+        let policy = Policy::new("bench")?.with_tier(gpu)?;
+        let cpu = self
+            .cpu(async || {
+                // As many at work at a time as there are slots in the queue.
+                spread(4, calls, |_| async {
+                    let decision = limiter.acquire(&policy, &Demand::new()).await?;
+                    let permit = decision.into_permit().map_err(|_| "rejected")?;
+                    limiter.release(&permit).await?;
+                    Ok(())
+                })
+                .await
+            })
+            .await?;
+        self.driver.query::<()>(Cmd::new("FLUSHALL")).await?;
+        Ok(cpu * 1e6 / f64::from(u32::try_from(calls)?))
     }
 
     /// Admissions a second, of 64 tasks.

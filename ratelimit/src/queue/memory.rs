@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{HeldSlot, QueueState, Queued, Refusal, Slot, SlotPool, SlotQueue, Waiter};
+use super::{
+    HeldSlot, Position, QueueState, Queued, Refusal, Slot, SlotPool, SlotQueue, Standing, Waiter,
+};
 use crate::Result;
 
 /// A pool in the memory of one process: for tests and tools, and what the one on Redis is compared with.
@@ -29,7 +31,7 @@ type Place = (u16, u64, u64);
 struct State {
     held: u32,
     next: u64,
-    waiting: BTreeMap<Place, oneshot::Sender<()>>,
+    waiting: BTreeMap<Place, (oneshot::Sender<()>, Standing)>,
     virtual_time: u64,
     finishes: HashMap<String, u64>,
     in_a_row: u32,
@@ -70,12 +72,22 @@ impl Inner {
             } else {
                 state.in_a_row += 1;
             }
-            let Some(waiter) = state.waiting.remove(&place) else { return };
+            let Some((waiter, standing)) = state.waiting.remove(&place) else { return };
+            standing.tell(None);
             // Whoever went away is skipped.
             if waiter.send(()).is_ok() {
                 state.held += 1;
                 state.virtual_time = place.1;
             }
+        }
+        self.tell(state);
+    }
+
+    /// Tells all who wait where they stand.
+    fn tell(&self, state: &State) {
+        for (place, (_, standing)) in state.waiting.values().enumerate() {
+            let estimate = self.estimate(state, place);
+            standing.tell(Some(Position { ahead: place as u64, estimate }));
         }
     }
 }
@@ -113,7 +125,8 @@ impl SlotQueue for MemorySlotQueue {
             state.next += 1;
             let place = (waiter.priority, start, state.next);
             let (sender, turn) = oneshot::channel();
-            state.waiting.insert(place, sender);
+            state.waiting.insert(place, (sender, waiter.standing.clone()));
+            self.0.tell(state);
             (Waiting { queue: Arc::clone(&self.0), place: Some(place) }, turn)
         };
         match tokio::time::timeout(wait, &mut turn).await {
@@ -125,6 +138,8 @@ impl SlotQueue for MemorySlotQueue {
                 let mut state = self.0.lock();
                 let left =
                     place.place.take().is_some_and(|place| state.waiting.remove(&place).is_some());
+                waiter.standing.tell(None);
+                self.0.tell(&state);
                 if !left {
                     // It was handed a slot in the very last moment.
                     drop(state);
@@ -155,10 +170,16 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let Some(place) = self.place else { return };
         let mut state = self.queue.lock();
-        if state.waiting.remove(&place).is_none() {
+        match state.waiting.remove(&place) {
+            Some((_, standing)) => {
+                standing.tell(None);
+                self.queue.tell(&state);
+            }
             // It was handed a slot that nobody takes.
-            state.held = state.held.saturating_sub(1);
-            self.queue.hand_on(&mut state);
+            None => {
+                state.held = state.held.saturating_sub(1);
+                self.queue.hand_on(&mut state);
+            }
         }
     }
 }

@@ -1,12 +1,16 @@
 //! Slots that are waited for: who finds none free takes a place in a fair queue.
 
 use std::fmt::Debug;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::error::{check_name, check_text};
-use crate::{Error, Result};
+use crate::{
+    Decision, Demand, Error, Permit, Policy, RateLimiter, RateLimiterExt as _, Rejection, Result,
+};
 
 mod memory;
 mod redis;
@@ -26,7 +30,7 @@ const MOST: u32 = 100_000;
 /// A slot that is free goes to the first of the queue, never to who comes in between.
 #[async_trait]
 pub trait SlotQueue: Debug + Send + Sync + 'static {
-    /// Takes a slot, and waits for one up to `wait`.
+    /// Takes a slot, and waits for one up to `wait`; the waiter's [`Standing`] tells meanwhile where it stands.
     ///
     /// [`Queued::Refused`] says that there is no place in the queue or that `wait` is over, and about how long a place would
     /// have taken.
@@ -48,12 +52,116 @@ pub trait SlotQueue: Debug + Send + Sync + 'static {
     async fn look(&self) -> Result<QueueState>;
 }
 
+/// What callers do with a [`SlotQueue`].
+pub trait SlotQueueExt: SlotQueue {
+    /// Charges a policy, and then waits for a slot: who is over its limits is told so at once and never reaches the queue.
+    ///
+    /// If there is no slot in time, all that was charged is given back.
+    /// Round trips: those of both calls, and one more for what is given back.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RateLimiter::acquire`] and [`SlotQueue::acquire`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the queue; what the policy charged stays charged, its own slots aside.
+    fn acquire_wait<L: RateLimiter + ?Sized>(
+        &self,
+        limiter: &L,
+        policy: &Policy,
+        demand: &Demand,
+        waiter: &Waiter,
+        wait: Duration,
+    ) -> impl Future<Output = Result<Waited>> + Send {
+        async move {
+            let permit = match limiter.acquire(policy, demand).await? {
+                Decision::Admitted(permit) => permit,
+                Decision::Rejected(rejection) => return Ok(Waited::Rejected(rejection)),
+            };
+            let queued = self.acquire(waiter, wait).await;
+            if let Ok(Queued::Granted(slot)) = queued {
+                return Ok(Waited::Admitted { permit, slot });
+            }
+            if let Err(error) = limiter.refund(&permit).await {
+                tracing::warn!(%error, "what a request was charged that found no slot was not given back");
+            }
+            match queued? {
+                Queued::Refused { reason, estimate } => Ok(Waited::Refused { reason, estimate }),
+                Queued::Granted(slot) => Ok(Waited::Admitted { permit, slot }),
+            }
+        }
+    }
+}
+
+impl<Q: SlotQueue + ?Sized> SlotQueueExt for Q {}
+
+/// What came of [`acquire_wait`](SlotQueueExt::acquire_wait).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Waited {
+    /// It may run.
+    #[non_exhaustive]
+    Admitted {
+        /// To be settled with what it used.
+        permit: Permit,
+        /// To be released or dropped.
+        slot: HeldSlot,
+    },
+    /// The policy rejects it; nothing was charged, and it did not wait.
+    Rejected(Rejection),
+    /// No slot in time; what was charged was given back.
+    #[non_exhaustive]
+    Refused {
+        /// Why.
+        reason: Refusal,
+        /// About how long whoever comes now would wait.
+        estimate: Duration,
+    },
+}
+
+/// Where a waiter stands, to be asked from elsewhere while it waits.
+///
+/// Clones tell the same.
+#[derive(Clone, Debug, Default)]
+pub struct Standing(Arc<Mutex<Option<Position>>>);
+
+/// A place in the queue.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "implementors of the queue make it")]
+pub struct Position {
+    /// How many are before it, as the order stands now; who comes later with a better priority or more weight may pass.
+    pub ahead: u64,
+    /// About how long it takes, by how long slots were held lately.
+    pub estimate: Duration,
+}
+
+impl Standing {
+    /// Makes one that nobody waits for.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns the place, as it was told last: at first at once, then once a second at least; nothing before and after.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the place, for an implementor of [`SlotQueue`].
+    pub fn tell(&self, position: Option<Position>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = position;
+    }
+}
+
 /// Who waits.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Waiter {
     tenant: String,
     weight: f64,
     priority: u16,
+    standing: Standing,
 }
 
 impl Waiter {
@@ -64,7 +172,12 @@ impl Waiter {
     /// [`Error::EmptyName`] and [`Error::NameTooLong`].
     pub fn new(tenant: &str) -> Result<Self> {
         check_text("tenant", tenant)?;
-        Ok(Self { tenant: tenant.to_owned(), weight: 1.0, priority: 0 })
+        Ok(Self {
+            tenant: tenant.to_owned(),
+            weight: 1.0,
+            priority: 0,
+            standing: Standing::default(),
+        })
     }
 
     /// Sets the tenant's share beside that of others: twice the weight is twice the slots while both wait.
@@ -85,6 +198,19 @@ impl Waiter {
     pub fn with_priority(mut self, priority: u16) -> Self {
         self.priority = priority.min(1000);
         self
+    }
+
+    /// Has `standing` tell where it stands while it waits.
+    #[must_use]
+    pub fn with_standing(mut self, standing: &Standing) -> Self {
+        self.standing = standing.clone();
+        self
+    }
+
+    /// Returns what tells where it stands.
+    #[must_use]
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// Returns the tenant.
@@ -161,6 +287,24 @@ impl SlotPool {
         self
     }
 
+    /// Returns the name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns how many slots there are.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// Returns how many may wait.
+    #[must_use]
+    pub fn max_waiting(&self) -> u32 {
+        self.max_waiting
+    }
+
     /// How long a slot that was handed over waits for its new holder, and how long a waiter is thought alive.
     pub(crate) fn patience(&self) -> Duration {
         self.lease.min(Duration::from_secs(3))
@@ -169,12 +313,11 @@ impl SlotPool {
 
 /// What came of waiting.
 #[derive(Debug)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_enums, reason = "implementors of the queue make it")]
 pub enum Queued {
     /// A slot, which is free again when it is released or dropped.
     Granted(HeldSlot),
     /// No slot in time.
-    #[non_exhaustive]
     Refused {
         /// Why.
         reason: Refusal,
@@ -206,7 +349,7 @@ pub enum Refusal {
 
 /// How full a pool is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_structs, reason = "implementors of the queue make it")]
 pub struct QueueState {
     /// Slots that are held.
     pub held: u64,
@@ -222,10 +365,14 @@ pub struct HeldSlot {
     inner: Option<Box<dyn Slot>>,
 }
 
-/// What a slot of an implementation can do.
+/// What a slot of a [`SlotQueue`] can do; callers use [`HeldSlot`].
 #[async_trait]
-pub(crate) trait Slot: Send + Sync {
+pub trait Slot: Send + Sync {
     /// Gives it back, and waits until that is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`].
     async fn release(self: Box<Self>) -> Result<()>;
 
     /// Has it given back by somebody else.
@@ -236,7 +383,8 @@ pub(crate) trait Slot: Send + Sync {
 }
 
 impl HeldSlot {
-    fn new(slot: impl Slot + 'static) -> Self {
+    /// Makes a held slot, for an implementor of [`SlotQueue`].
+    pub fn new(slot: impl Slot + 'static) -> Self {
         Self { inner: Some(Box::new(slot)) }
     }
 

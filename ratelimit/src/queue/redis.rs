@@ -13,7 +13,9 @@ use inferkit_core::{
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{HeldSlot, QueueState, Queued, Refusal, Slot, SlotPool, SlotQueue, Waiter};
+use super::{
+    HeldSlot, Position, QueueState, Queued, Refusal, Slot, SlotPool, SlotQueue, Standing, Waiter,
+};
 use crate::Result;
 use crate::ids::Ids;
 
@@ -72,6 +74,7 @@ struct Ticket {
     stage: Stage,
     since: Instant,
     woken: Arc<Notify>,
+    standing: Standing,
     lost: Arc<AtomicBool>,
 }
 
@@ -178,13 +181,29 @@ impl Inner {
         }
     }
 
-    /// Gives tickets back; says how many of them held or waited.
-    async fn leave(&self, tickets: &[(Arc<str>, i64)]) -> Result<u64> {
-        let mut cmd = self.cmd(&LEAVE).arg(tickets.len());
+    /// Gives tickets back, and wakes those of this process that were handed their slots.
+    ///
+    /// If the reply is lost, the next beat finds them.
+    async fn leave(&self, tickets: &[(Arc<str>, i64)]) -> Result<()> {
+        let mut cmd = self.cmd(&LEAVE).arg(self.ids.prefix()).arg(tickets.len());
         for (id, took) in tickets {
             cmd = cmd.arg(&**id).arg(*took);
         }
-        Ok(self.driver.query(cmd.idempotent()).await?)
+        let reply: Reply = self.driver.query(cmd.idempotent()).await?;
+        let granted = reply.into_array()?.into_iter().nth(1).ok_or_else(unexpected)?;
+        for id in granted.into_array()? {
+            self.grant(&String::from_reply(id)?);
+        }
+        Ok(())
+    }
+
+    /// Wakes a ticket that was handed a slot, if it is of this process and still waits.
+    fn grant(&self, id: &str) {
+        if let Some(ticket) = self.tickets().get_mut(id)
+            && matches!(ticket.stage, Stage::Entering | Stage::Waiting)
+        {
+            ticket.grant();
+        }
     }
 
     /// Says that all tickets are alive, and learns what became of them.
@@ -204,11 +223,12 @@ impl Inner {
         }
         let cmd = self.cmd(&BEAT).arg(ids.len()).args(ids.iter().map(|id| &**id)).idempotent();
         let reply: Vec<i64> = self.driver.query(cmd).await?;
-        if reply.len() != ids.len() {
+        let Some((mean, places)) = reply.split_first().filter(|(_, all)| all.len() == ids.len())
+        else {
             return Err(unexpected());
-        }
+        };
         let mut tickets = self.tickets();
-        for (id, place) in ids.iter().zip(reply) {
+        for (id, &place) in ids.iter().zip(places) {
             let Some(ticket) = tickets.get_mut(id) else { continue };
             match (place, ticket.stage) {
                 (-1, Stage::Waiting) => ticket.grant(),
@@ -217,6 +237,13 @@ impl Inner {
                     ticket.woken.notify_one();
                 }
                 (-2, Stage::Holding) => ticket.lost.store(true, Ordering::Release),
+                (place, Stage::Waiting) => {
+                    let ahead = u64::try_from(place).unwrap_or(0);
+                    let rounds = (ahead + 1).div_ceil(u64::from(self.pool.slots));
+                    let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
+                    let estimate = millis(*mean).saturating_mul(rounds);
+                    ticket.standing.tell(Some(Position { ahead, estimate }));
+                }
                 _ => {}
             }
         }
@@ -285,11 +312,7 @@ impl Inner {
                 for entry in entries.into_array()? {
                     let (place, id) = entry_of(entry)?;
                     position = place;
-                    if let Some(ticket) = self.tickets().get_mut(&*id)
-                        && matches!(ticket.stage, Stage::Entering | Stage::Waiting)
-                    {
-                        ticket.grant();
-                    }
+                    self.grant(&id);
                 }
             }
         }
@@ -310,6 +333,15 @@ impl Ticket {
             }
             _ => -1,
         }
+    }
+}
+
+/// Who waits; nobody stands anywhere when it is dropped.
+struct Waiting<'a>(&'a Standing);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.tell(None);
     }
 }
 
@@ -341,12 +373,12 @@ impl Held {
         }
     }
 
-    /// Gives the ticket back at once; says whether it was held or waited.
-    async fn leave(&mut self) -> Result<bool> {
+    /// Gives the ticket back at once.
+    async fn leave(&mut self) -> Result<()> {
         let ticket = self.inner.tickets().remove(&self.id);
         self.done = true;
         let took = ticket.map_or(-1, |ticket| ticket.took());
-        Ok(self.inner.leave(&[(Arc::clone(&self.id), took)]).await? != 0)
+        self.inner.leave(&[(Arc::clone(&self.id), took)]).await
     }
 }
 
@@ -364,7 +396,7 @@ impl Drop for Held {
 #[async_trait]
 impl Slot for Held {
     async fn release(mut self: Box<Self>) -> Result<()> {
-        self.leave().await.map(drop)
+        self.leave().await
     }
 
     fn abandon(self: Box<Self>) {}
@@ -386,21 +418,26 @@ impl SlotQueue for RedisSlotQueue {
             stage: Stage::Entering,
             since: Instant::now(),
             woken: Arc::clone(&woken),
+            standing: waiter.standing.clone(),
             lost: Arc::clone(&lost),
         };
         inner.tickets().insert(Arc::clone(&id), ticket);
         let mut held = Held { inner: Arc::clone(inner), id, lost, done: false };
+        let _standing = Waiting(&waiter.standing);
         let room = if wait.is_zero() { 0 } else { inner.pool.max_waiting };
         let mut estimate;
         loop {
-            let (outcome, _, about) = inner.enter(&held.id, waiter, room).await?;
+            let (outcome, place, about) = inner.enter(&held.id, waiter, room).await?;
             estimate = about;
             match outcome {
                 1 => {
                     held.set(Stage::Holding);
                     return Ok(Queued::Granted(HeldSlot::new(held)));
                 }
-                2 => {}
+                2 => {
+                    let ahead = u64::try_from(place).unwrap_or(0);
+                    waiter.standing.tell(Some(Position { ahead, estimate }));
+                }
                 _ => {
                     inner.tickets().remove(&held.id);
                     held.done = true;

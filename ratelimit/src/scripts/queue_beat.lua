@@ -3,8 +3,9 @@
 -- ARGV[1]     as there
 -- ARGV[2]     how many tickets follow
 -- ARGV[3..]   the tickets, waiting or holding
--- Reply       per ticket: -1 holds a slot, -2 is gone, else its place in the queue
-local reply = {}
+-- Reply       how many milliseconds slots are held on average; per ticket: -1 holds a slot, -2 is gone, else its place in
+--             the queue
+local reply = {floor(call('HGET', state, 'h') or 1000)}
 for i = 3, ARGV[2] + 2 do
   if call('ZSCORE', waiting, ARGV[i]) then call('ZADD', alive, now + patience, ARGV[i]) end
 end
@@ -13,9 +14,9 @@ for i = 3, ARGV[2] + 2 do
   local id = ARGV[i]
   if call('ZSCORE', held, id) then
     call('ZADD', held, 'XX', now + lease, id)
-    reply[i - 2] = -1
+    reply[i - 1] = -1
   else
-    reply[i - 2] = call('ZRANK', waiting, id) or -2
+    reply[i - 1] = call('ZRANK', waiting, id) or -2
   end
 end
 keep()

@@ -7,16 +7,21 @@
 -- Reply       1 held; or 0 not queued, 2 waits: then the place (0 is the next) and about how many milliseconds it takes
 local id, tenant = ARGV[2], ARGV[3]
 local weight, priority, room = struct.unpack('<dHI', ARGV[4])
-if call('ZSCORE', held, id) then return {1, 0, 0} end
-local place = call('ZRANK', waiting, id)
-if place then return {2, place, estimate(place)} end
-hand_on()
-local length = call('ZCARD', waiting)
-if length == 0 and used() < slots then
+local length, count = call('ZCARD', waiting), used()
+if count < slots and length > 0 then
+  hand_on()
+  length, count = call('ZCARD', waiting), used()
+end
+if count < slots and length == 0 then
   call('ZADD', held, now + lease, id)
   call('PEXPIRE', held, QUEUE_TTL)
   return {1, 0, 0}
 end
+-- The same ticket again, whose reply was lost.
+if call('ZSCORE', held, id) then return {1, 0, 0} end
+local v, finish, h = unpack(call('HMGET', state, 'v', 'f:' .. tenant, 'h'))
+local place = length > 0 and call('ZRANK', waiting, id)
+if place then return {2, place, estimate(place, h)} end
 if length >= room and length > 0 then
   for _, dead in ipairs(call('ZRANGEBYSCORE', alive, '-inf', now)) do
     call('ZREM', waiting, dead)
@@ -24,19 +29,19 @@ if length >= room and length > 0 then
   end
   length = call('ZCARD', waiting)
 end
-if length >= room then return {0, length, estimate(length)} end
-local v = tonumber(call('HGET', state, 'v') or 0)
+if length >= room then return {0, length, estimate(length, h)} end
 if length == 0 then
   -- Nobody is behind or ahead of anybody when nobody waits.
-  local h = call('HGET', state, 'h')
   call('DEL', state)
   if h then call('HSET', state, 'h', h) end
-  v = 0
+  v, finish = 0, 0
 end
-local start = math.max(v, tonumber(call('HGET', state, 'f:' .. tenant) or 0))
+v = tonumber(v or 0)
+local start = math.max(v, tonumber(finish or 0))
 call('HSET', state, 'f:' .. tenant, string.format('%.0f', start + 1000 / weight), 'v', string.format('%.0f', v))
 call('ZADD', waiting, string.format('%.0f', priority * CLASS + start), id)
 call('ZADD', alive, now + patience, id)
-keep()
+-- Whoever waits is heard of within `patience`, and that keeps the keys.
+if length == 0 then keep() end
 place = call('ZRANK', waiting, id)
-return {2, place, estimate(place)}
+return {2, place, estimate(place, h)}

@@ -5,4 +5,4 @@
 local free = slots - call('ZCOUNT', held, '(' .. now, '+inf')
 local length = call('ZCOUNT', alive, '(' .. now, '+inf')
 if length == 0 and free > 0 then return {slots - free, 0, 0} end
-return {slots - free, length, estimate(length)}
+return {slots - free, length, estimate(length, call('HGET', state, 'h'))}
