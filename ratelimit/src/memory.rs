@@ -289,6 +289,7 @@ impl State {
                         }
                         members.insert(id.to_owned(), ms + lease_millis(layout, group));
                     }
+                    Kind::Log if cost(tier, weights) == 0.0 => {}
                     Kind::Log => {
                         let entries = self.logs.entry(key.to_owned()).or_default();
                         entries.retain(|_, at| now - ticks(tier.limit.period) < *at);

@@ -201,12 +201,15 @@ async fn compare(limiters: [&dyn RateLimiter; 2], clock: &Hand, policy: &Policy,
                 same(step, &ours, &oracle);
             }
             Step::Acquire { requests, tokens, id } => {
+                let mut since = now;
                 let demand = match id {
                     Some(id) => {
-                        let (number, since) = ids.entry(id).or_insert((0, now));
-                        if !young(now, *since) {
-                            (*number, *since) = (*number + 1, now);
+                        let (number, first) = ids.entry(id).or_insert((0, now));
+                        if !young(now, *first) {
+                            (*number, *first) = (*number + 1, now);
                         }
+                        // A repetition does not renew the record.
+                        since = *first;
                         Demand::once(&format!("r{id}.{number}")).unwrap()
                     }
                     None => Demand::new(),
@@ -218,7 +221,7 @@ async fn compare(limiters: [&dyn RateLimiter; 2], clock: &Hand, policy: &Policy,
                 match (ours, oracle) {
                     (Decision::Admitted(ours), Decision::Admitted(oracle)) => {
                         assert_eq!(ours.is_replayed(), oracle.is_replayed(), "{step:?}");
-                        held.push(([ours, oracle], now));
+                        held.push(([ours, oracle], since));
                     }
                     (Decision::Rejected(ours), Decision::Rejected(oracle)) => {
                         assert_eq!(ours.retry_after(), oracle.retry_after());
