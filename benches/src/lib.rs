@@ -9,12 +9,14 @@ mod npy;
 mod peer;
 mod peers;
 mod ratio;
+mod stream;
 
 pub use area::{AREAS, Area};
 pub use data::{DIMENSIONS, Fixture, answer_text, clustered_vectors, raw_connection, unit_vectors};
 pub use npy::Matrix;
 pub use peers::peers;
 pub use ratio::{Better, Effort, Line, Promise, median_micros, user_cpu};
+pub use stream::{csv_rows, shuffled};
 
 /// What a benchmark fails with; there is nothing to do about it but to print it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -56,6 +56,12 @@ impl Matrix {
         Ok(matrix)
     }
 
+    /// Returns a row.
+    #[must_use]
+    pub fn row(&self, index: usize) -> Option<&[f32]> {
+        self.values.chunks_exact(self.columns).nth(index)
+    }
+
     /// Makes all rows of length 1, so that their products are cosines.
     fn normalize(&mut self) {
         for row in self.values.chunks_exact_mut(self.columns) {

@@ -12,10 +12,12 @@ use inferkit_vectorsearch::Similarity;
 use tokio::time::Instant;
 
 use crate::flights::{Landing, RedisFlights};
+use crate::lookup::Explored;
 use crate::stats::record;
 use crate::stream::{AnswerStream, Chunk};
 use crate::{
-    Answer, CacheControl, EntryId, Error, Finish, Hit, Lookup, Miss, Request, SemanticCache, Stored,
+    Answer, CacheControl, EntryId, Error, Feedback, Finish, Hit, Judge, Lookup, Miss, Rejection,
+    Request, SemanticCache, Stored,
 };
 
 /// What a generation can fail with.
@@ -67,6 +69,7 @@ struct Inner {
     flights: Option<RedisFlights>,
     lease: Duration,
     on_cache_error: OnCacheError,
+    judge: Option<Arc<dyn Judge>>,
     negative_ttl: Option<Duration>,
     // A `std` mutex: it is held for look-ups, never across an await.
     failures: Mutex<HashMap<Question, (Instant, GenerateError)>>,
@@ -134,6 +137,7 @@ impl Coalescer {
             flights: None,
             lease: LEASE,
             on_cache_error: OnCacheError::default(),
+            judge: None,
             negative_ttl: None,
             failures: Mutex::default(),
         }))
@@ -157,6 +161,15 @@ impl Coalescer {
     #[must_use]
     pub fn with_on_cache_error(self, on_cache_error: OnCacheError) -> Self {
         self.set(|inner| inner.on_cache_error = on_cache_error)
+    }
+
+    /// Has `judge` compare each fresh answer with those that are near, if an [adaptive](crate::Policy::adaptive) policy served
+    /// none of them: with the candidate's, which is reported, and with up to two others, so that answers that agree are known.
+    ///
+    /// That is done before the answer is stored and returned; a report costs one round trip. Without a judge only what a verifier refused is reported, as wrong.
+    #[must_use]
+    pub fn with_judge(self, judge: Arc<dyn Judge>) -> Self {
+        self.set(|inner| inner.judge = Some(judge))
     }
 
     /// Remembers the failure of a generation for this long, in this process: the same question fails at once meanwhile.
@@ -432,14 +445,55 @@ impl Inner {
         &self,
         request: &Request,
         answer: &Answer,
-        miss: Option<Miss>,
+        mut miss: Option<Miss>,
     ) -> Option<Stored> {
+        if let Some(miss) = &mut miss
+            && let Some(explored) = miss.explored.take()
+        {
+            self.judge(request, answer, *explored, miss).await;
+        }
         match self.cache.store(request, answer, miss).await {
             Ok(stored) => Some(stored),
             Err(error) => {
                 tracing::warn!(%error, "an answer could not be stored");
                 None
             }
+        }
+    }
+
+    /// Finds out which of the answers that are near agree with the fresh one; whether the candidate does is reported.
+    ///
+    /// Failures are logged.
+    async fn judge(&self, request: &Request, answer: &Answer, explored: Explored, miss: &mut Miss) {
+        if answer.finish() != Finish::Complete {
+            return;
+        }
+        let Some(judge) = &self.judge else {
+            if let (Rejection::Verifier, Some(candidate)) =
+                (explored.reason, explored.answers.first())
+            {
+                self.tell(request, &candidate.hit, Feedback::Wrong).await;
+            }
+            return;
+        };
+        for (place, alternative) in explored.answers.iter().enumerate() {
+            let Ok(feedback) = judge.judge(request, answer, &alternative.hit).await else {
+                // The text of its error may hold what it was asked.
+                tracing::warn!("a judge failed");
+                return;
+            };
+            if place == 0 {
+                self.tell(request, &alternative.hit, feedback).await;
+            }
+            if feedback == Feedback::Right {
+                miss.agree(alternative);
+            }
+        }
+    }
+
+    async fn tell(&self, request: &Request, candidate: &Hit, feedback: Feedback) {
+        if let Err(error) = self.cache.report(request, candidate, feedback).await {
+            tracing::warn!(%error, "a judgment could not be reported");
         }
     }
 

@@ -13,7 +13,7 @@ use inferkit_embcache::Embedder;
 use inferkit_vectorsearch::Vector;
 
 use crate::{
-    Answer, CacheControl, Category, Error, Feedback, Finish, Hit, Lookup, Miss, Near, Policy,
+    Answer, CacheControl, Category, Error, Feedback, Finish, Hit, Lookup, Miss, Near, Policy, Rate,
     Rejection, Request, Selection, SemanticCache, SemanticCacheExt as _, Skip, Stored, Tenant,
     TransferExt as _, Verdict, Verification, Verifier, VerifierError,
 };
@@ -144,6 +144,24 @@ macro_rules! semantic_cache_conformance {
             $crate::conformance::$case(&$make().await).await;
         }
     )*};
+}
+
+/// As [`semantic_cache_conformance!`](crate::semantic_cache_conformance), for caches that follow
+/// [`Policy::adaptive`]; `$make` returns one with [`adaptive_policy`](crate::conformance::adaptive_policy).
+#[macro_export]
+macro_rules! adaptive_conformance {
+    ($make:path) => {
+        $crate::semantic_cache_conformance! { $make:
+            without_reports_only_the_nearest_is_served, what_was_right_is_served,
+            an_entry_that_was_wrong_is_not_served, storing_again_forgets_reports,
+        }
+    };
+}
+
+/// A policy that learns, and checks nothing else.
+#[must_use]
+pub fn adaptive_policy() -> Policy {
+    Policy::adaptive(Rate::per_hundred(2.0).unwrap()).without_verification()
 }
 
 fn request(prompt: &str) -> Request {
@@ -845,4 +863,82 @@ pub async fn bad_records_are_refused(cache: &dyn SemanticCache) {
     }
     assert_eq!(cache.import(good.as_bytes(), |_| {}).await.unwrap(), 1);
     exact(cache, &request("1@0 s3cret")).await;
+}
+
+/// And what was refused can be reported.
+pub async fn without_reports_only_the_nearest_is_served(cache: &dyn SemanticCache) {
+    assert!(matches!(cache.lookup(&request("1@0")).await.unwrap(), Lookup::Miss(_)));
+    store(cache, &request("1@0"), "yes").await;
+    semantic(cache, &request("1@10")).await;
+    let near = near(cache, &request("1@20")).await;
+    assert_eq!((near.reason, near.candidate.text()), (Rejection::Explored, Some("yes")));
+    assert!(cache.report(&request("1@20"), &near.candidate, Feedback::Wrong).await.unwrap());
+    assert_eq!(self::near(cache, &request("1@20")).await.reason, Rejection::Feedback);
+    // One that was wrong once is not served either, as long as nothing else is known.
+    assert_eq!(self::near(cache, &request("1@10")).await.reason, Rejection::Explored);
+    assert!(matches!(cache.lookup(&request("1@80")).await.unwrap(), Lookup::Miss(_)));
+    exact(cache, &request("1@0")).await;
+    assert!(cache.forget(&request("1@0")).await.unwrap());
+    assert!(!cache.report(&request("1@21"), &near.candidate, Feedback::Right).await.unwrap());
+}
+
+/// Teaches that the candidates of these topics are right at 20 degrees.
+async fn teach(cache: &dyn SemanticCache, topics: std::ops::Range<u64>) {
+    for topic in topics {
+        store(cache, &request(&format!("{topic}@0")), "yes").await;
+        for number in 0..60 {
+            let asked = request(&format!("{topic}@20 q{number}"));
+            if let Lookup::Near(near) = cache.lookup(&asked).await.unwrap() {
+                cache.report(&asked, &near.candidate, Feedback::Right).await.unwrap();
+            }
+        }
+    }
+}
+
+/// Also if it is another entry that was right.
+pub async fn what_was_right_is_served(cache: &dyn SemanticCache) {
+    teach(cache, 1..5).await;
+    store(cache, &request("6@0"), "yes").await;
+    let served = served(cache, &request("6@20")).await;
+    assert!(served, "it was right at this similarity for all others");
+    assert!(!self::served(cache, &request("6@50")).await, "far beyond what was seen");
+    let bar = CacheControl::new().threshold(0.99).unwrap();
+    assert!(!self::served(cache, &request("6@20").with_control(bar)).await);
+}
+
+/// Tells whether a request is served, in one of three lookups: some are explored.
+async fn served(cache: &dyn SemanticCache, request: &Request) -> bool {
+    for _ in 0..3 {
+        if matches!(cache.lookup(request).await.unwrap(), Lookup::Semantic(_)) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Although others were right.
+pub async fn an_entry_that_was_wrong_is_not_served(cache: &dyn SemanticCache) {
+    store(cache, &request("6@0"), "no").await;
+    teach(cache, 1..5).await;
+    // What was right for the others would be served here too.
+    for number in 0..8 {
+        let asked = request(&format!("6@20 w{number}"));
+        let candidate = match cache.lookup(&asked).await.unwrap() {
+            Lookup::Semantic(hit) => hit,
+            Lookup::Near(near) => near.candidate,
+            other => panic!("{other:?}"),
+        };
+        cache.report(&asked, &candidate, Feedback::Wrong).await.unwrap();
+    }
+    assert!(!served(cache, &request("6@20")).await);
+}
+
+/// Also where the answer is the same.
+pub async fn storing_again_forgets_reports(cache: &dyn SemanticCache) {
+    store(cache, &request("1@0"), "no").await;
+    let hit = semantic(cache, &request("1@10")).await;
+    assert!(cache.report(&request("1@11"), &hit, Feedback::Wrong).await.unwrap());
+    assert!(!served(cache, &request("1@10")).await);
+    store(cache, &request("1@0"), "yes").await;
+    assert!(served(cache, &request("1@10")).await);
 }

@@ -81,6 +81,12 @@ pub(crate) fn hex(digest: &Digest) -> Hex {
     Hex(text)
 }
 
+/// A number that differs from process to process.
+pub(crate) fn seed() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
 /// Text that nobody else makes: 32 hexadecimal digits, different for every call in every process.
 pub(crate) fn unique() -> String {
     use std::hash::{BuildHasher as _, RandomState};

@@ -33,6 +33,11 @@ pub(crate) const TTL: &str = "ttl";
 /// The ids of requests for which the entry was reported as wrong, one after the other.
 pub(crate) const WRONG_FOR: &str = "wrong_for";
 
+/// What was reported of the entry: see [`crate::adaptive::encode`].
+pub(crate) const OBSERVATIONS: &str = "observations";
+/// The id of an entry with which the answer agrees.
+pub(crate) const KIN: &str = "kin";
+
 /// What a lookup reads of an entry.
 pub(crate) const ANSWER_FIELDS: [&str; 8] =
     [VERSION, SCOPE, RESPONSE, TIMESTAMP, TOKENS_USED, COMPLETION_TOKENS, ENCODING, FINISH];

@@ -100,6 +100,15 @@ pub enum Error {
         /// The number that came.
         value: f64,
     },
+    /// A rate is not a share of lookups.
+    #[error(
+        "a rate is over 0 and under 100 in a hundred lookups, got {value}: 2 means two wrong answers"
+    )]
+    #[non_exhaustive]
+    RateOutOfRange {
+        /// The number that came.
+        value: f64,
+    },
     /// A time to live is none.
     #[error(
         "entries live between a millisecond and a hundred years, got {ttl:?}: set such a time to live"

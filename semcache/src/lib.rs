@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod adaptive;
 mod answer;
 mod cache;
 mod category;
@@ -28,6 +29,7 @@ mod stream;
 mod transfer;
 mod verifier;
 
+pub use adaptive::{Judge, Rate, SameAnswer};
 pub use answer::{Answer, Finish};
 pub use cache::{Feedback, SemanticCache, SemanticCacheExt};
 pub use category::{Category, Rules};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use inferkit_vectorsearch::{Similarity, Vector};
 
+use crate::adaptive::Trial;
 use crate::{Answer, EntryId, Finish, Request};
 
 /// What a lookup found.
@@ -92,6 +93,7 @@ pub struct Hit {
     pub finish: Finish,
     /// When it was stored, since the Unix epoch, to the second, by the server's clock.
     pub stored_at: Duration,
+    pub(crate) trial: Option<Trial>,
 }
 
 impl Hit {
@@ -115,6 +117,7 @@ impl Hit {
             completion_tokens: answer.completion_tokens(),
             finish: answer.finish(),
             stored_at,
+            trial: None,
         }
     }
 
@@ -167,6 +170,9 @@ impl Near {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Rejection {
+    /// The [adaptive policy](crate::Policy::adaptive) does not know it well enough, or checks it: compare its answer with a fresh
+    /// one and [report](crate::SemanticCache::report) the candidate.
+    Explored,
     /// It was served for this request once, and reported as wrong.
     Feedback,
     /// Its prompt is less similar than the threshold, by less than the policy's margin.
@@ -193,6 +199,28 @@ pub struct Miss {
     pub partial: bool,
     epoch: Option<Arc<str>>,
     fence: Option<u64>,
+    pub(crate) explored: Option<Box<Explored>>,
+    pub(crate) kin: Option<EntryId>,
+    /// Entries whose answers turned out to agree with those of `kin`.
+    pub(crate) joined: Vec<EntryId>,
+}
+
+/// What an adaptive policy did not serve, or checks.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Explored {
+    /// The nearest different answers, the nearest first: that is the candidate.
+    pub(crate) answers: Vec<Alternative>,
+    pub(crate) reason: Rejection,
+}
+
+/// One of several answers that are near.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Alternative {
+    /// The most similar entry that has it.
+    pub(crate) hit: Hit,
+    pub(crate) kin: EntryId,
+    /// All entries among the neighbors that have it.
+    pub(crate) ids: Vec<EntryId>,
 }
 
 impl Miss {
@@ -206,6 +234,9 @@ impl Miss {
             partial: false,
             epoch: None,
             fence: None,
+            explored: None,
+            kin: None,
+            joined: Vec::new(),
         }
     }
 
@@ -237,6 +268,22 @@ impl Miss {
     pub fn with_fence(mut self, token: u64) -> Self {
         self.fence = Some(token);
         self
+    }
+
+    /// Takes note that the answer agrees with that of the candidate, so that both speak for each other.
+    #[must_use]
+    pub fn with_agreement(mut self, candidate: &Hit) -> Self {
+        self.kin = Some(candidate.trial.map_or(candidate.id, |trial| trial.kin));
+        self
+    }
+
+    /// Takes note that the answer agrees with one of several that are near.
+    pub(crate) fn agree(&mut self, answer: &Alternative) {
+        match self.kin {
+            None => self.kin = Some(answer.kin),
+            Some(kin) if kin != answer.kin => self.joined.extend(&answer.ids),
+            Some(_) => {}
+        }
     }
 
     /// Returns the epoch of the tenant at the time of the lookup, if there was one.

@@ -7,8 +7,9 @@ use inferkit_core::{Clock, SystemClock};
 use inferkit_embcache::Embedder;
 use inferkit_vectorsearch::Vector;
 
-use crate::choose::{Candidate, choose};
-use crate::digest::unique;
+use crate::adaptive::{Controller, KEPT, Observation, Pool, Trial};
+use crate::choose::{Candidate, Learned, choose};
+use crate::digest::{seed, unique};
 use crate::embedding::{SAME, embed, vector_of, vectors_of};
 use crate::policy::ttl_millis;
 use crate::stats::Meter;
@@ -16,6 +17,9 @@ use crate::{
     Answer, Cursor, EntryId, Error, Feedback, Hit, Lookup, Miss, Policy, Record, Request, Result,
     Selection, SemanticCache, Skip, Stats, Stored, Tenant,
 };
+
+/// How many of the most similar entries are looked at, as the one on Redis does at most.
+const CANDIDATES: usize = 64;
 
 /// A semantic cache within this process, for tests and small tools: every entry is compared, and nothing is evicted but
 /// what has expired.
@@ -27,6 +31,7 @@ pub struct MemorySemanticCache {
     // A `std` mutex: it is held for look-ups, never across an await.
     state: Mutex<State>,
     meter: Meter,
+    controller: Controller,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +39,7 @@ struct State {
     entries: BTreeMap<EntryId, Entry>,
     /// By the digest of the tenant.
     epochs: HashMap<String, Arc<str>>,
+    pool: Arc<Pool>,
 }
 
 struct Entry {
@@ -41,6 +47,8 @@ struct Entry {
     vector: Option<Vector>,
     fence: u64,
     wrong_for: BTreeSet<EntryId>,
+    observations: Vec<Observation>,
+    kin: EntryId,
     end: Duration,
 }
 
@@ -68,7 +76,8 @@ impl MemorySemanticCache {
     /// Makes an empty cache whose entries expire by `clock`.
     #[must_use]
     pub fn with_clock(embedder: Arc<dyn Embedder>, policy: Policy, clock: Arc<dyn Clock>) -> Self {
-        Self { embedder, policy, clock, state: Mutex::default(), meter: Meter::default() }
+        let (state, meter) = (Mutex::default(), Meter::default());
+        Self { embedder, policy, clock, state, meter, controller: Controller::new(seed()) }
     }
 
     /// Returns what this cache did so far.
@@ -113,25 +122,49 @@ impl MemorySemanticCache {
         }
         let scope = request.scope(self.embedder.model());
         let mut candidates = Vec::new();
-        for entry in self.live().entries.values() {
-            let Some(other) = entry.vector.as_ref().filter(|_| entry.record.scope() == scope)
-            else {
-                continue;
-            };
-            if fresh(entry) {
-                let hit = entry.record.hit(vector.cosine_similarity(other)?)?;
+        {
+            let state = self.live();
+            let mut near = Vec::new();
+            for entry in state.entries.values() {
+                let same = entry.vector.as_ref().filter(|_| entry.record.scope() == scope);
+                if let Some(other) = same.filter(|_| fresh(entry)) {
+                    near.push((vector.cosine_similarity(other)?, entry));
+                }
+            }
+            near.sort_by_key(|(similarity, _)| std::cmp::Reverse(*similarity));
+            for (similarity, entry) in near.into_iter().take(CANDIDATES) {
+                let hit = entry.record.hit(similarity)?;
                 let wrong = entry.wrong_for.contains(&request.id());
-                candidates.push(Candidate { hit, wrong });
+                let (observations, kin) = (entry.observations.clone(), entry.kin);
+                candidates.push(Candidate { hit, wrong, observations, kin });
             }
         }
-        candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.hit.similarity));
-        let lookup = choose(&self.policy, request, candidates, miss).await;
+        let pool = Arc::clone(&self.live().pool);
+        let learned = Learned { controller: &self.controller, pool: &pool };
+        let lookup = choose(&self.policy, request, candidates, miss, learned).await;
         if let Some(hit) = lookup.hit()
             && let Some(entry) = self.live().entries.get_mut(&hit.id)
         {
             self.touch(entry);
         }
         Ok(lookup)
+    }
+
+    fn observe(&self, asked: &Request, hit: &Hit, trial: Trial, correct: bool) -> bool {
+        let mut state = self.live();
+        self.controller.learn(trial, correct);
+        Arc::make_mut(&mut state.pool).count(trial.cell, correct, trial.weight);
+        let entry =
+            state.entries.get_mut(&hit.id).filter(|entry| entry.record.is_of(asked.tenant()));
+        let Some(entry) = entry else { return false };
+        entry.observations.push((trial.cell, correct));
+        if KEPT < entry.observations.len() {
+            entry.observations.remove(0);
+        }
+        if !correct {
+            entry.wrong_for.insert(asked.id());
+        }
+        true
     }
 
     fn touch(&self, entry: &mut Entry) {
@@ -160,8 +193,15 @@ impl MemorySemanticCache {
         if fence != 0 && state.entries.get(&id).is_some_and(|entry| fence < entry.fence) {
             return Ok(Stored::Skipped(Skip::Superseded));
         }
-        let wrong_for = BTreeSet::new();
-        state.entries.insert(id, Entry { record, vector, fence, wrong_for, end: now + ttl });
+        let (wrong_for, observations) = (BTreeSet::new(), Vec::new());
+        let kin = miss.and_then(|miss| miss.kin).unwrap_or(id);
+        let entry = Entry { record, vector, fence, wrong_for, observations, kin, end: now + ttl };
+        state.entries.insert(id, entry);
+        for other in miss.map(|miss| miss.joined.as_slice()).unwrap_or_default() {
+            if let Some(entry) = state.entries.get_mut(other) {
+                entry.kin = kin;
+            }
+        }
         Ok(Stored::Kept(id))
     }
 }
@@ -231,6 +271,9 @@ impl SemanticCache for MemorySemanticCache {
 
     async fn report(&self, asked: &Request, hit: &Hit, feedback: Feedback) -> Result<bool> {
         self.meter.feedback(feedback);
+        if let Some(trial) = hit.trial.filter(|_| self.policy.max_wrong().is_some()) {
+            return Ok(self.observe(asked, hit, trial, feedback == Feedback::Right));
+        }
         if feedback == Feedback::Right {
             return Ok(true);
         }
@@ -264,6 +307,8 @@ impl SemanticCache for MemorySemanticCache {
                 vector: record.vector().transpose()?,
                 fence: 0,
                 wrong_for: BTreeSet::new(),
+                observations: Vec::new(),
+                kin: record.id()?,
                 end: now + record.ttl(),
                 record: record.clone(),
             };

@@ -3,9 +3,11 @@ use std::time::Duration;
 
 use inferkit_vectorsearch::Similarity;
 
+use crate::adaptive::FLOOR;
 use crate::contentless::has_content;
 use crate::{
-    Answer, Category, Error, Finish, Guard, Prices, Request, Result, Rules, Skip, Verification,
+    Answer, Category, Error, Finish, Guard, Prices, Rate, Request, Result, Rules, Skip,
+    Verification,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -48,9 +50,38 @@ pub struct Policy {
     contentless: Vec<String>,
     verification: Option<Verification>,
     prices: Prices,
+    adaptive: Option<Rate>,
 }
 
 impl Policy {
+    /// Makes a policy that learns where answers are right, and holds wrong ones to `max_wrong` of the lookups of the semantic
+    /// tier, in the mean; all else is the default.
+    ///
+    /// It takes the place of the thresholds: what is not known to be safe makes a [`Lookup::Near`](crate::Lookup::Near) with
+    /// [`Rejection::Explored`](crate::Rejection::Explored), and what is [reported](crate::SemanticCache::report) of such
+    /// candidates and of hits is learned by all instances of a namespace.
+    /// A [`Coalescer`](crate::Coalescer::with_judge) with a [`Judge`](crate::Judge) does so by itself.
+    /// Without reports it stays at a similarity of 0.97. One in 25 answers that could be served is explored, to learn from,
+    /// and up to one in 4 at first.
+    /// A request's own [threshold](crate::CacheControl::threshold) holds as well.
+    #[must_use]
+    pub fn adaptive(max_wrong: Rate) -> Self {
+        Self::default().with_adaptive(max_wrong)
+    }
+
+    /// Learns where answers are right; see [`Policy::adaptive`].
+    #[must_use]
+    pub fn with_adaptive(mut self, max_wrong: Rate) -> Self {
+        self.adaptive = Some(max_wrong);
+        self
+    }
+
+    /// Returns the share of lookups that may be answered wrong, if the policy learns.
+    #[must_use]
+    pub fn max_wrong(&self) -> Option<Rate> {
+        self.adaptive
+    }
+
     /// Sets the threshold of requests whose category has no rules; see [`Rules::with_threshold`].
     ///
     /// 0.92 to 0.95 suit factual questions, 0.85 to 0.90 creative ones; the numbers depend on the embedding model.
@@ -184,6 +215,14 @@ impl Policy {
         request.control().least_similarity().map_or(rule, |own| own.max(rule))
     }
 
+    /// Returns how similar candidates must be to be looked at.
+    pub(crate) fn floor_of(&self, request: &Request) -> Similarity {
+        match self.adaptive {
+            Some(_) => Similarity::checked(FLOOR).unwrap_or_else(|| self.threshold_of(request)),
+            None => self.threshold_of(request),
+        }
+    }
+
     /// Returns how long answers of `model` live.
     #[must_use]
     pub fn ttl(&self, model: &str) -> Duration {
@@ -272,6 +311,7 @@ impl Default for Policy {
             contentless: Vec::new(),
             verification: Some(Verification::new(Arc::new(Guard::default()))),
             prices: Prices::default(),
+            adaptive: None,
         }
     }
 }

@@ -99,6 +99,7 @@ fn the_key_table_of_the_readme_is_the_crate_s() {
 #[test]
 fn every_script_says_what_it_takes_and_returns() {
     for (script, first) in [
+        (include_str!("../src/scripts/pool.lua"), "#!lua"),
         (include_str!("../src/scripts/report.lua"), "#!lua"),
         (include_str!("../src/scripts/store.lua"), "#!lua"),
     ] {

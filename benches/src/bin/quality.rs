@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use inferkit::semcache::Guard;
-use inferkit_benches::{Matrix, Result};
+use inferkit_benches::{Matrix, Result, csv_rows, shuffled};
 use serde::Deserialize;
 
 const THRESHOLDS: [f32; 8] = [0.75, 0.80, 0.85, 0.88, 0.90, 0.92, 0.95, 0.98];
@@ -112,7 +112,7 @@ impl Questions {
         let vectors = Matrix::read(&folder.join("banking77_test_minilm_f16.npz"))?;
         let mut kinds: HashMap<String, usize> = HashMap::new();
         let (mut texts, mut meanings) = (Vec::new(), Vec::new());
-        for row in rows(&file).skip(1) {
+        for row in csv_rows(&file).skip(1) {
             let Ok([text, kind]) = <[String; 2]>::try_from(row) else {
                 return Err("a row has not two fields".into());
             };
@@ -123,7 +123,7 @@ impl Questions {
         if vectors.len() != texts.len() {
             return Err("there is not one vector for each text".into());
         }
-        let mut asked = shuffled(texts.len());
+        let mut asked = shuffled(texts.len(), 7);
         asked.truncate(if quick { QUICK } else { usize::MAX });
         Ok(Self { texts, vectors, meanings, stored: Vec::new(), asked })
     }
@@ -229,42 +229,4 @@ impl Score {
             100.0 * share(self.wrong, self.asked),
         );
     }
-}
-
-/// The numbers below `count` in an order that is the same in every run.
-fn shuffled(count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count).collect();
-    let mut state = 7_u64;
-    for last in (1..count).rev() {
-        // The multiplier is Knuth's for MMIX.
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let other = usize::try_from(state >> 33).unwrap_or(0) % (last + 1);
-        order.swap(last, other);
-    }
-    order
-}
-
-/// The rows of a CSV file (RFC 4180).
-fn rows(file: &str) -> impl Iterator<Item = Vec<String>> {
-    let mut characters = file.chars().peekable();
-    std::iter::from_fn(move || {
-        characters.peek()?;
-        let (mut row, mut field, mut quoted) = (Vec::new(), String::new(), false);
-        while let Some(character) = characters.next() {
-            match character {
-                '"' if quoted && characters.peek() == Some(&'"') => {
-                    characters.next();
-                    field.push('"');
-                }
-                '"' => quoted = !quoted,
-                ',' if !quoted => row.push(std::mem::take(&mut field)),
-                '\n' if !quoted => break,
-                '\r' if !quoted => {}
-                other => field.push(other),
-            }
-        }
-        row.push(field);
-        Some(row)
-    })
 }

@@ -24,7 +24,8 @@ use tracing::{Instrument as _, debug_span};
 
 pub use config::Config;
 
-use crate::digest::{digest, hex};
+use crate::adaptive::{Controller, PoolCopy};
+use crate::digest::{digest, hex, seed};
 use crate::entry::{EMBEDDING, LABELS, SCOPE, TIMESTAMP};
 use crate::stats::Meter;
 use crate::{
@@ -74,6 +75,13 @@ pub const KEYS: &[KeyFamily] = &[
     ),
     KeyFamily::new(
         "cache",
+        "cache:pool:<embedding model digest>",
+        "string",
+        Ttl::Always("30 days after the last report, under an adaptive policy"),
+        &["GET", "GETRANGE", "BITFIELD", "SETRANGE", "PEXPIRE"],
+    ),
+    KeyFamily::new(
+        "cache",
         "cache:<tenant digest>:<id>:flight",
         "stream",
         Ttl::Always("a minute after an answer was generated that others waited for"),
@@ -109,6 +117,8 @@ pub struct RedisSemanticCache {
     config: Arc<Config>,
     meter: Arc<Meter>,
     plans: Arc<Plans>,
+    controller: Arc<Controller>,
+    pool: Arc<PoolCopy>,
     /// The server is a cluster that said so: a script cannot write, since an entry and its tenant's epoch lie in different slots.
     is_cluster: Arc<AtomicBool>,
 }
@@ -134,6 +144,8 @@ impl RedisSemanticCache {
             config: Arc::new(config),
             meter: Arc::default(),
             plans: Arc::default(),
+            controller: Arc::new(Controller::new(seed())),
+            pool: Arc::default(),
             is_cluster: Arc::default(),
         })
     }
@@ -228,6 +240,13 @@ impl RedisSemanticCache {
     #[must_use]
     pub fn epoch_key(&self, tenant: &Tenant) -> Key {
         self.tenant_keys(tenant).literal("epoch").build()
+    }
+
+    /// Returns the server's key of what is known of all entries whose prompts the same model embedded.
+    #[must_use]
+    pub fn pool_key(&self) -> Key {
+        let model = digest(b"inferkit semcache pool 1", [self.embedder.model().as_bytes()]);
+        self.config.namespace.family("cache").literal("pool").hex(&model).build()
     }
 
     fn tenant_keys(&self, tenant: &Tenant) -> KeyBuilder {
@@ -340,7 +359,8 @@ impl SemanticCache for RedisSemanticCache {
         self.new_epoch(tenant).instrument(span).await
     }
 
-    /// One `EVALSHA` or `DEL` for a wrong hit, none for a right one.
+    /// One `EVALSHA` or `DEL` for a wrong hit, none for a right one; under an adaptive policy a pipeline of two `EVALSHA` for
+    /// a hit or candidate of the semantic tier.
     async fn report(&self, asked: &Request, hit: &Hit, feedback: Feedback) -> Result<bool> {
         let span = debug_span!("semcache.report");
         let noted = self.note(asked, hit, feedback).instrument(span).await?;

@@ -12,12 +12,13 @@ use tokio::time::Instant;
 
 use super::RedisSemanticCache;
 use super::plan::SLOW;
-use crate::choose::{Candidate, choose};
+use crate::adaptive::{NEIGHBORS, Pool, decode};
+use crate::choose::{Candidate, Learned, choose};
 use crate::digest::unique;
 use crate::embedding::{SAME, embed};
 use crate::entry::{
-    ANSWER_FIELDS, EMBEDDING, PROMPT, SCOPE, Stored, TIMESTAMP, TTL, Tier, WRONG_FOR, Wanted,
-    is_wrong_for,
+    ANSWER_FIELDS, EMBEDDING, KIN, OBSERVATIONS, PROMPT, SCOPE, Stored, TIMESTAMP, TTL, Tier,
+    WRONG_FOR, Wanted, is_wrong_for,
 };
 use crate::request::Scope;
 use crate::{EntryId, Hit, Lookup, Miss, Request, Result};
@@ -33,6 +34,7 @@ struct Read {
     now: Duration,
     /// As the embedding cache stores it.
     vector: Option<Bytes>,
+    pool: Arc<Pool>,
 }
 
 /// What a request is looked up by.
@@ -41,6 +43,7 @@ struct Search<'s> {
     scope: Scope,
     epoch: &'s str,
     since: Option<Duration>,
+    pool: &'s Arc<Pool>,
 }
 
 impl RedisSemanticCache {
@@ -59,7 +62,7 @@ impl RedisSemanticCache {
     pub fn query(&self, request: &Request, epoch: &str, vector: Vector) -> Result<Knn> {
         let scope = request.full_scope(self.embedder.model());
         self.query_of(
-            &Search { request, scope, epoch, since: None },
+            &Search { request, scope, epoch, since: None, pool: &Arc::default() },
             vector,
             self.config.candidates,
         )
@@ -67,7 +70,7 @@ impl RedisSemanticCache {
 
     pub(super) async fn find(&self, request: &Request) -> Result<Lookup> {
         let scope = request.full_scope(self.embedder.model());
-        let Read { entry, ttl, epoch, now, vector } = self.read(request).await?;
+        let Read { entry, ttl, epoch, now, vector, pool } = self.read(request).await?;
         let since = request.control().accepted_age().map(|age| now.saturating_sub(age));
         let no_cache = request.control().is_no_cache();
         if let Some(epoch) = epoch.as_deref().filter(|_| !no_cache) {
@@ -97,7 +100,7 @@ impl RedisSemanticCache {
         }
         // A tenant without an epoch has no entries; asking for those of another one tells whether the server can search.
         let epoch = epoch.clone().unwrap_or_else(unique);
-        let search = Search { request, scope, epoch: &epoch, since };
+        let search = Search { request, scope, epoch: &epoch, since, pool: &pool };
         self.semantic(search, vector, miss).await
     }
 
@@ -122,6 +125,12 @@ impl RedisSemanticCache {
         let vector = shared.then(|| self.embedder.cached_read(request.prompt())).flatten();
         let vector = vector.map(|cmd| batch.push::<Option<Bytes>>(cmd));
 
+        let learns = self.config.policy.max_wrong().is_some();
+        let learns = learns && self.config.policy.is_semantic(request);
+        let known = self.pool.fresh();
+        let pool = Cmd::new("GET").key(self.pool_key()).readonly();
+        let pool = (learns && known.is_none()).then(|| batch.push::<Option<Bytes>>(pool));
+
         let mut answers = self.driver.run(batch).await?;
         let mut fields = answers.take(hash)?.into_iter();
         let mut next = || fields.next().flatten();
@@ -131,12 +140,17 @@ impl RedisSemanticCache {
         let now = time.map(|time| answers.take(time)).transpose()?;
         let now = now.and_then(|time| time.first().copied()).unwrap_or(0);
         let vector = vector.map(|vector| answers.take(vector)).transpose()?.flatten();
+        let pool = match pool {
+            Some(pool) => self.pool.refresh(answers.take(pool)?.as_deref().unwrap_or_default()),
+            None => known.unwrap_or_default(),
+        };
         Ok(Read {
             entry,
             ttl,
             epoch: epoch.and_then(|epoch| String::from_utf8(epoch.into()).ok()),
             now: Duration::from_secs(now),
             vector,
+            pool,
         })
     }
 
@@ -155,7 +169,8 @@ impl RedisSemanticCache {
 
     /// The semantic tier: one `FT.SEARCH`, and a wider one if all candidates were unusable.
     async fn semantic(&self, search: Search<'_>, vector: Vector, miss: Miss) -> Result<Lookup> {
-        let k = self.config.candidates;
+        let learns = self.config.policy.max_wrong().is_some();
+        let k = self.config.candidates.max(if learns { NEIGHBORS } else { 0 });
         let mut found = self.search(&search, vector.clone(), k).await?;
         let wider = k.saturating_mul(WIDER).min(MAX_K);
         if found.crowded && k < wider {
@@ -163,7 +178,8 @@ impl RedisSemanticCache {
         }
         let Found { candidates, ttls, partial, .. } = found;
         let miss = miss.with_partial(partial);
-        let lookup = choose(&self.config.policy, search.request, candidates, miss).await;
+        let learned = Learned { controller: &self.controller, pool: search.pool };
+        let lookup = choose(&self.config.policy, search.request, candidates, miss, learned).await;
         if let Some(hit) = lookup.hit() {
             let ttl = ttls.iter().find(|(id, _)| *id == hit.id).map(|(_, ttl)| ttl);
             self.touch(search.request, &hit.id, ttl).await?;
@@ -180,6 +196,8 @@ impl RedisSemanticCache {
         }
         let query = Knn::new(EMBEDDING, vector, k, filter)?.returning(ANSWER_FIELDS)?;
         let query = query.returning([PROMPT, WRONG_FOR])?;
+        let learns = self.config.policy.max_wrong().is_some();
+        let query = if learns { query.returning([OBSERVATIONS, KIN])? } else { query };
         Ok(if self.config.policy.is_sliding() { query.returning([TTL])? } else { query })
     }
 
@@ -222,7 +240,7 @@ impl RedisSemanticCache {
             partial: result.partial,
             ..Found::default()
         };
-        let threshold = self.config.policy.threshold_of(search.request);
+        let threshold = self.config.policy.floor_of(search.request);
         let prefix = self.tenant_keys(search.request.tenant()).prefix();
         let wanted = Wanted {
             scope: &search.scope,
@@ -240,6 +258,8 @@ impl RedisSemanticCache {
             let id = id_of(&row, &prefix);
             let prompt = row.take_field(PROMPT);
             let wrong_for = row.take_field(WRONG_FOR);
+            let observations = row.take_field(OBSERVATIONS);
+            let kin = row.take_field(KIN);
             let ttl = row.take_field(TTL);
             let mut fields = ANSWER_FIELDS.into_iter();
             let stored = Stored::read(|| row.take_field(fields.next()?));
@@ -261,7 +281,10 @@ impl RedisSemanticCache {
             let model = search.request.shared_model();
             let wrong = is_wrong_for(wrong_for.as_ref(), &search.request.id());
             let hit = Hit::new(id, prompt, &answer, similarity, model, stored_at);
-            found.candidates.push(Candidate { hit, wrong });
+            let observations = observations.map_or_else(Vec::new, |text| decode(&text));
+            let kin = kin.as_deref().and_then(|kin| str::from_utf8(kin).ok()?.parse().ok());
+            let kin = kin.unwrap_or(id);
+            found.candidates.push(Candidate { hit, wrong, observations, kin });
             if !similar {
                 break;
             }

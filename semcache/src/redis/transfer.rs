@@ -141,6 +141,7 @@ impl RedisSemanticCache {
                 completion_tokens: answer.completion_tokens(),
                 finish: answer.finish(),
                 vector: vector.as_ref(),
+                kin: None,
             }
         });
         let written = self.write(drafts.collect()).await?;

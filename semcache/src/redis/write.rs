@@ -6,11 +6,12 @@ use inferkit_core::{Batch, Cmd, DriverExt as _, ErrorKind, Script};
 use inferkit_vectorsearch::Vector;
 
 use super::RedisSemanticCache;
+use crate::adaptive::{FULL, KEPT, Trial, encode};
 use crate::digest::unique;
 use crate::embedding::{SAME, vector_of, vectors_of};
 use crate::entry::{
-    COMPLETION_TOKENS, EMBEDDING, ENCODING, FINISH, FORMAT_VERSION, LABEL_SEPARATOR, LABELS, MODEL,
-    PROMPT, RESPONSE, TOKENS_USED, TRUNCATED, VERSION,
+    COMPLETION_TOKENS, EMBEDDING, ENCODING, FINISH, FORMAT_VERSION, KIN, LABEL_SEPARATOR, LABELS,
+    MODEL, PROMPT, RESPONSE, TOKENS_USED, TRUNCATED, VERSION,
 };
 use crate::policy::ttl_millis;
 use crate::selection::labels;
@@ -21,6 +22,11 @@ use crate::{
 
 static STORE: Script = Script::new(include_str!("../scripts/store.lua"));
 static REPORT: Script = Script::new(include_str!("../scripts/report.lua"));
+static JOIN: Script = Script::new(include_str!("../scripts/join.lua"));
+static POOL: Script = Script::new(include_str!("../scripts/pool.lua"));
+
+/// How long a pool is kept after the last report, in milliseconds.
+const POOL_MILLIS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// How long the epoch of a flushed tenant is kept if nothing is stored, in milliseconds: no entry is valid without one.
 const FLUSHED_MILLIS: u64 = 24 * 60 * 60 * 1_000;
@@ -44,6 +50,7 @@ pub(super) struct Draft<'d> {
     pub(super) completion_tokens: Option<u64>,
     pub(super) finish: Finish,
     pub(super) vector: Option<&'d Vector>,
+    pub(super) kin: Option<EntryId>,
 }
 
 impl RedisSemanticCache {
@@ -60,7 +67,27 @@ impl RedisSemanticCache {
             vector_of(&*self.embedder, &self.config.policy, request, miss.as_ref()).await?;
         let draft = self.draft(request, answer, miss.as_ref(), vector.as_ref())?;
         let written = self.write(vec![draft]).await?;
-        Ok(outcome(request, written.first().copied()))
+        let stored = outcome(request, written.first().copied());
+        if let (Stored::Kept(_), Some(miss)) = (stored, &miss) {
+            self.join(request, miss).await?;
+        }
+        Ok(stored)
+    }
+
+    /// Notes that the answers of some entries agree with that of another, in one round trip if there are any.
+    async fn join(&self, request: &Request, miss: &Miss) -> Result<()> {
+        let Some(kin) = miss.kin.filter(|_| !miss.joined.is_empty()) else { return Ok(()) };
+        let mut batch = Batch::new();
+        let mut slots = Vec::with_capacity(miss.joined.len());
+        for id in &miss.joined {
+            let key = [self.key(request.tenant(), id)];
+            slots.push(
+                batch.push::<bool>(Cmd::eval(&JOIN, &key).arg(kin.hex().as_str()).idempotent()),
+            );
+        }
+        let mut answers = self.driver.run(batch).await?;
+        slots.into_iter().try_for_each(|slot| answers.take(slot).map(drop))?;
+        Ok(())
     }
 
     pub(super) async fn put_many(&self, answers: &[(Request, Answer)]) -> Result<Vec<Stored>> {
@@ -109,6 +136,7 @@ impl RedisSemanticCache {
             completion_tokens: answer.completion_tokens(),
             finish: answer.finish(),
             vector,
+            kin: miss.and_then(|miss| miss.kin),
         })
     }
 
@@ -186,6 +214,9 @@ impl RedisSemanticCache {
         if draft.finish == Finish::Truncated {
             cmd = cmd.arg(FINISH).arg(TRUNCATED);
         }
+        if let Some(kin) = draft.kin {
+            cmd = cmd.arg(KIN).arg(kin.hex().as_str());
+        }
         let counts =
             [(TOKENS_USED, draft.tokens_used), (COMPLETION_TOKENS, draft.completion_tokens)];
         for (field, count) in counts {
@@ -223,6 +254,9 @@ impl RedisSemanticCache {
         hit: &Hit,
         feedback: Feedback,
     ) -> Result<bool> {
+        if let Some(trial) = hit.trial.filter(|_| self.config.policy.max_wrong().is_some()) {
+            return self.observe(asked, hit, trial, feedback).await;
+        }
         match feedback {
             Feedback::Right => Ok(true),
             Feedback::Wrong if hit.id == asked.id() && hit.similarity == SAME => {
@@ -231,10 +265,39 @@ impl RedisSemanticCache {
             Feedback::Wrong => {
                 let key = [self.key(asked.tenant(), &hit.id)];
                 let EntryId(id) = asked.id();
-                let cmd = Cmd::eval(&REPORT, &key).arg(crate::digest::hex(&id).as_str());
+                let cmd = Cmd::eval(&REPORT, &key).arg(crate::digest::hex(&id).as_str()).arg("");
                 Ok(self.driver.query(cmd.idempotent()).await?)
             }
         }
+    }
+
+    /// Adds an observation to its entry and to the pool, in one round trip; never repeated, since it would count twice.
+    async fn observe(
+        &self,
+        asked: &Request,
+        hit: &Hit,
+        trial: Trial,
+        feedback: Feedback,
+    ) -> Result<bool> {
+        let correct = feedback == Feedback::Right;
+        self.controller.learn(trial, correct);
+        let id = asked.id().hex();
+        let key = [self.key(asked.tenant(), &hit.id)];
+        let entry = Cmd::eval(&REPORT, &key)
+            .arg(if correct { "" } else { id.as_str() })
+            .arg(encode((trial.cell, correct)))
+            .arg(KEPT * 4);
+        let pool = Cmd::eval(&POOL, &[self.pool_key()])
+            .arg(u32::from(trial.cell) * 2 + u32::from(!correct))
+            .arg(u64::from(trial.weight))
+            .arg(u64::from(FULL))
+            .arg(POOL_MILLIS);
+        let mut batch = Batch::new();
+        let (entry, pool) = (batch.push::<bool>(entry), batch.push::<()>(pool));
+        let mut answers = self.driver.run(batch).await?;
+        self.pool.forget();
+        answers.take(pool)?;
+        Ok(answers.take(entry)?)
     }
 }
 
