@@ -96,6 +96,8 @@ pub struct Served {
     pub answer: Answer,
     /// Where it came from.
     pub source: Source,
+    /// When the cache stored it, since the Unix epoch, by the server's clock; none of what was generated just now.
+    pub stored_at: Option<Duration>,
 }
 
 /// Where an answer came from.
@@ -537,11 +539,11 @@ async fn release(lease: HeldLease) {
 }
 
 fn generated(answer: Answer) -> Served {
-    Served { answer, source: Source::Generated }
+    Served { answer, source: Source::Generated, stored_at: None }
 }
 
 fn served(hit: &Hit, source: Source) -> Served {
-    Served { answer: hit.answer(), source }
+    Served { answer: hit.answer(), source, stored_at: Some(hit.stored_at) }
 }
 
 impl fmt::Display for Source {

@@ -26,6 +26,8 @@ mod request;
 mod selection;
 mod stats;
 mod stream;
+#[cfg(feature = "tower")]
+mod tower;
 mod transfer;
 mod verifier;
 
@@ -53,5 +55,7 @@ pub use request::{CacheControl, Request, Tenant};
 pub use selection::Selection;
 pub use stats::{Latency, Stats};
 pub use stream::{AnswerStream, Chunk};
+#[cfg(feature = "tower")]
+pub use tower::{BodyError, CachedBody, ChatCacheLayer, ChatCacheService};
 pub use transfer::{Cursor, Record, TransferExt};
 pub use verifier::{OnVerifierError, Verdict, Verification, Verifier, VerifierError};

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
@@ -74,6 +75,7 @@ pub struct AnswerStream {
     /// What is to be replayed.
     tail: VecDeque<Chunk>,
     source: Option<Source>,
+    stored_at: Option<Duration>,
 }
 
 /// Where the pieces of an answer go while it is generated.
@@ -90,7 +92,14 @@ impl AnswerStream {
         let (to, pieces) = mpsc::channel(1);
         let passed = Arc::new(AtomicBool::new(false));
         let work = work(Pieces { to, passed: Arc::clone(&passed) });
-        Self { work: Some(Box::pin(work)), pieces, passed, tail: VecDeque::new(), source: None }
+        Self {
+            work: Some(Box::pin(work)),
+            pieces,
+            passed,
+            tail: VecDeque::new(),
+            source: None,
+            stored_at: None,
+        }
     }
 
     /// Returns the next piece; `None` after the last.
@@ -102,6 +111,12 @@ impl AnswerStream {
     #[must_use]
     pub fn source(&self) -> Option<Source> {
         self.source
+    }
+
+    /// Returns when the cache stored the answer, since the Unix epoch, if it came from there and that is known.
+    #[must_use]
+    pub fn stored_at(&self) -> Option<Duration> {
+        self.stored_at
     }
 }
 
@@ -121,6 +136,7 @@ impl Stream for AnswerStream {
                 match outcome {
                     Ok(served) => {
                         this.source = Some(served.source);
+                        this.stored_at = served.stored_at;
                         this.tail = match this.passed.load(Ordering::Relaxed) {
                             true => [done(&served.answer)].into(),
                             false => replay(&served.answer),
