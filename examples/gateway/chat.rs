@@ -11,15 +11,16 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
 use inferkit::modelserve::{Decision, ModelRouterExt as _, Subject};
 use inferkit::ratelimit::{Demand, Permit, Policy, Report, Unit, headers};
+use inferkit::semcache::openai::{ChatWriter, event};
 use inferkit::semcache::{AnswerStream, CacheControl, Chunk, Finish, Request, Source};
 use inferkit_examples::{Result, chain};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::app::{App, Model};
 use crate::config::Key;
 use crate::limits::Limits;
 use crate::live::{self, Served};
-use crate::openai::{Chat, Frame};
+use crate::openai::Chat;
 use crate::problem::{self, Problem};
 use crate::turn::{SESSION, Turn};
 use crate::upstream::Pieces;
@@ -202,11 +203,7 @@ async fn answer_noting(
 
     let request = work.chat.to_request(&call.key.tenant, control(headers)?);
     let request = request.map_err(|error| Problem::bad_request(chain(&error)))?;
-    let frame = Frame {
-        id: format!("chatcmpl-{}", call.request),
-        model: work.chat.model.clone(),
-        created: live::now() / 1000,
-    };
+    let writer = ChatWriter::new(format!("chatcmpl-{}", call.request), &*work.chat.model);
     let (wants_stream, wants_usage) = (work.chat.stream, work.chat.wants_usage());
     let prompt_bytes = work.chat.text_bytes();
     let generated = Arc::clone(&work.generated);
@@ -217,7 +214,7 @@ async fn answer_noting(
         None => return Err(Problem::unavailable("upstream_failed", "the model said nothing")),
     };
     let streaming = Streaming {
-        frame,
+        writer,
         request,
         answer,
         first: Some(first),
@@ -234,24 +231,12 @@ async fn answer_noting(
     streaming.collect(app, served).await.map(Answering::Done)
 }
 
-/// Reads what the caller allows the cache (RFC 9111, of which it understands three words).
+/// Reads what the caller allows the cache.
 fn control(headers: &HeaderMap) -> Result<CacheControl, Problem> {
-    let mut control = CacheControl::new();
     let text = headers.get(header::CACHE_CONTROL).and_then(|value| value.to_str().ok());
-    for word in text.unwrap_or_default().split(',').map(str::trim) {
-        control = match word.split_once('=') {
-            None if word.eq_ignore_ascii_case("no-cache") => control.no_cache(),
-            None if word.eq_ignore_ascii_case("no-store") => control.no_store(),
-            Some((name, seconds)) if name.eq_ignore_ascii_case("max-age") => {
-                let seconds = seconds.parse().map_err(|_| {
-                    Problem::bad_request(format!("cache-control: {word:?} is no number of seconds"))
-                })?;
-                control.max_age(Duration::from_secs(seconds))
-            }
-            _ => control,
-        };
-    }
-    Ok(control)
+    let text = text.unwrap_or_default();
+    let wrong = || format!("cache-control: {text:?}: max-age is no number of seconds");
+    CacheControl::from_header(text).ok_or_else(|| Problem::bad_request(wrong()))
 }
 
 impl Work {
@@ -433,7 +418,7 @@ impl Settling {
 
 /// An answer on its way to the caller.
 struct Streaming {
-    frame: Frame,
+    writer: ChatWriter,
     request: Request,
     answer: AnswerStream,
     first: Option<Chunk>,
@@ -514,7 +499,7 @@ impl Streaming {
                         turn.keep(app, &self.text, finish, usage).await?;
                     }
                     self.note(served, usage);
-                    let body = self.frame.whole(&self.text, reason(finish), usage);
+                    let body = self.writer.whole(&self.text, told(finish), Some(usage));
                     let mut response = axum::Json(body).into_response();
                     problem::insert(response.headers_mut(), self.facts());
                     return Ok(response);
@@ -532,15 +517,15 @@ impl Streaming {
         // Until the end is reached: whoever drops the stream before is a caller who went away.
         (served.outcome, served.status) = ("gone".to_owned(), GONE);
         let facts = self.facts();
-        let role = event(&self.frame.role());
+        let role = self.writer.role();
         let state = Box::new((self, Noted { call, served }));
         let events = stream::unfold(Some(state), |state| async move {
             let mut state = state?;
             let (streaming, noted) = &mut *state;
             match streaming.next().await {
                 Ok(Some(Chunk::Text(text))) => {
-                    let text = streaming.frame.text(&String::from_utf8_lossy(&text));
-                    Some((event(&text), Some(state)))
+                    let text = streaming.writer.text(&String::from_utf8_lossy(&text));
+                    Some((text, Some(state)))
                 }
                 Ok(Some(Chunk::Done { finish, usage, .. })) => {
                     let usage = streaming.usage(usage);
@@ -551,12 +536,8 @@ impl Streaming {
                         return Some((noted.fail(&problem), None));
                     }
                     streaming.note(&mut noted.served, usage);
-                    let mut end = event(&streaming.frame.finish(reason(finish)));
-                    if streaming.wants_usage {
-                        end.push_str(&event(&streaming.frame.usage(usage)));
-                    }
-                    end.push_str("data: [DONE]\n\n");
-                    Some((end, None))
+                    let usage = Some(usage).filter(|_| streaming.wants_usage);
+                    Some((streaming.writer.end(told(finish), usage), None))
                 }
                 Ok(Some(_)) => Some((String::new(), Some(state))),
                 Ok(None) => {
@@ -596,14 +577,11 @@ impl Drop for Noted {
     }
 }
 
-fn event(data: &Value) -> String {
-    format!("data: {data}\n\n")
-}
-
-fn reason(finish: Finish) -> &'static str {
+/// An answer that is not to be stored is an answer all the same.
+fn told(finish: Finish) -> Finish {
     match finish {
-        Finish::Truncated => "length",
-        _ => "stop",
+        Finish::Truncated => Finish::Truncated,
+        _ => Finish::Complete,
     }
 }
 

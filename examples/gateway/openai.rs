@@ -152,66 +152,6 @@ fn text(content: &Content) -> Option<String> {
     }
 }
 
-/// The names and times that all pieces of an answer share.
-#[derive(Clone, Debug)]
-pub(crate) struct Frame {
-    pub(crate) id: String,
-    pub(crate) model: String,
-    pub(crate) created: u64,
-}
-
-impl Frame {
-    pub(crate) fn whole(&self, text: &str, finish: &str, usage: (u64, u64)) -> Value {
-        json!({
-            "id": self.id, "object": "chat.completion", "created": self.created, "model": self.model,
-            "choices": [{
-                "index": 0,
-                "message": { "role": "assistant", "content": text, "refusal": null },
-                "logprobs": null,
-                "finish_reason": finish,
-            }],
-            "usage": self::usage(usage),
-        })
-    }
-
-    fn chunk(&self, choices: &Value, usage: Option<(u64, u64)>) -> Value {
-        let mut chunk = json!({
-            "id": self.id, "object": "chat.completion.chunk", "created": self.created,
-            "model": self.model, "choices": choices,
-        });
-        if let (Some(usage), Some(chunk)) = (usage, chunk.as_object_mut()) {
-            chunk.insert("usage".to_owned(), self::usage(usage));
-        }
-        chunk
-    }
-
-    pub(crate) fn role(&self) -> Value {
-        let delta = json!({ "role": "assistant", "content": "" });
-        self.chunk(&json!([{ "index": 0, "delta": delta, "finish_reason": null }]), None)
-    }
-
-    pub(crate) fn text(&self, text: &str) -> Value {
-        let delta = json!({ "content": text });
-        self.chunk(&json!([{ "index": 0, "delta": delta, "finish_reason": null }]), None)
-    }
-
-    pub(crate) fn finish(&self, reason: &str) -> Value {
-        self.chunk(&json!([{ "index": 0, "delta": {}, "finish_reason": reason }]), None)
-    }
-
-    pub(crate) fn usage(&self, usage: (u64, u64)) -> Value {
-        self.chunk(&json!([]), Some(usage))
-    }
-}
-
-fn usage((prompt, completion): (u64, u64)) -> Value {
-    json!({
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

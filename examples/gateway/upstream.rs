@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use bytes::Bytes;
 use eventsource_stream::Eventsource as _;
 use futures_util::{Stream, StreamExt as _, stream};
+use inferkit::semcache::openai::ChatReader;
 use inferkit::semcache::{Chunk, Finish};
 use inferkit_examples::answerer::Offline;
 use inferkit_examples::{Result, chain};
 use reqwest::{Client, Response, Url};
-use serde_json::Value;
 
 use crate::config;
 use crate::openai::Chat;
@@ -134,10 +133,12 @@ impl Endpoint {
         let response = self.send(chat, true).await?;
         let host = self.host();
         let events = response.bytes_stream().eventsource();
-        let mut end = Ending::default();
+        let mut end = ChatReader::new();
         let pieces = events.map(Some).chain(stream::iter([None])).filter_map(move |event| {
             let piece = match event {
-                Some(Ok(event)) => end.take(&event.data),
+                Some(Ok(event)) => {
+                    end.take(&event.data).map_err(|what| broken(&host, what)).transpose()
+                }
                 Some(Err(error)) => Some(Err(broken(&host, &error.to_string()))),
                 None => end.finish().map(Ok),
             };
@@ -159,60 +160,4 @@ impl Endpoint {
 fn broken(host: &str, what: &str) -> Problem {
     let detail = format!("the answer of {host} broke off: {what}");
     Problem::new(StatusCode::BAD_GATEWAY, "upstream_broke_off", detail)
-}
-
-/// How an answer ends, which comes in several pieces: the reason, then the usage.
-#[derive(Default)]
-struct Ending {
-    finish: Option<Finish>,
-    usage: Option<(u64, u64)>,
-}
-
-impl Ending {
-    /// Reads one event; returns the text in it.
-    fn take(&mut self, data: &str) -> Option<Result<Chunk, Problem>> {
-        if data.trim() == "[DONE]" {
-            return None;
-        }
-        let Ok(event) = serde_json::from_str::<Value>(data) else {
-            return Some(Err(broken("the upstream", "it is no JSON")));
-        };
-        if let Some(message) = event.pointer("/error/message").and_then(Value::as_str) {
-            return Some(Err(broken("the upstream", message)));
-        }
-        if let Some(usage) = event.get("usage").filter(|usage| !usage.is_null()) {
-            let number = |name| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
-            self.usage = Some((number("prompt_tokens"), number("completion_tokens")));
-        }
-        if let Some(reason) = event.pointer("/choices/0/finish_reason").and_then(Value::as_str) {
-            self.finish = Some(Finish::of_reason(reason));
-        }
-        let text = event.pointer("/choices/0/delta/content").and_then(Value::as_str)?;
-        (!text.is_empty()).then(|| Ok(Chunk::text(Bytes::copy_from_slice(text.as_bytes()))))
-    }
-
-    /// The end, unless the answer broke off before its reason came.
-    fn finish(&mut self) -> Option<Chunk> {
-        self.finish.take().map(|finish| Chunk::done(finish, self.usage))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_comes_after_reason_and_usage_and_only_then() {
-        let mut end = Ending::default();
-        let text = end.take(r#"{"choices":[{"delta":{"content":"Hi"},"finish_reason":null}]}"#);
-        assert_eq!(text.unwrap().unwrap(), Chunk::text("Hi"));
-        assert!(end.finish().is_none(), "it broke off");
-        assert!(end.take(r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#).is_none());
-        let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
-        assert!(end.take(usage).is_none());
-        assert!(end.take("[DONE]").is_none());
-        assert_eq!(end.finish(), Some(Chunk::done(Finish::Complete, Some((3, 1)))));
-        assert!(end.take("nonsense").unwrap().is_err());
-        assert!(end.take(r#"{"error":{"message":"overloaded"}}"#).unwrap().is_err());
-    }
 }

@@ -42,7 +42,7 @@ async fn driver(name: &str, namespace: &Namespace) -> DynDriver {
 
 mod ratelimit {
     use super::*;
-    use inferkit::ratelimit::RedisRateLimiter;
+    use inferkit::ratelimit::{Instances, RedisRateLimiter};
     use inferkit_ratelimit::rate_limiter_conformance;
     async fn make() -> RedisRateLimiter {
         let namespace = namespace();
@@ -70,8 +70,21 @@ mod ratelimit {
     async fn instances_are_counted() {
         let namespace = namespace();
         let driver = driver("ratelimit", &namespace).await;
-        let instances = inferkit::ratelimit::Instances::counted(driver, &namespace, "s").unwrap();
-        instances.leave().await.unwrap();
+        let make = || Instances::counted(Arc::clone(&driver), &namespace, "s").unwrap();
+        let (one, two) = (make(), make());
+        let mut runs = Vec::new();
+        for instances in [&one, &two] {
+            runs.push(tokio::spawn(instances.run()));
+        }
+        let begun = std::time::Instant::now();
+        while one.count().max(two.count()) != 2 {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for (instances, run) in [one, two].into_iter().zip(runs) {
+            instances.leave().await.unwrap();
+            run.await.unwrap();
+        }
     }
 }
 

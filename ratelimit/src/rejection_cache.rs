@@ -75,12 +75,13 @@ impl<L> RejectionCache<L> {
     }
 
     fn note(&self, policy: &Policy, demand: &Demand, rejection: &Rejection) {
-        let Some((tier, state)) = rejection.report().limiting() else { return };
+        let Some((_, state)) = rejection.report().limiting() else { return };
         let Wait::For(wait) = state.wait else { return };
         let by_slots = rejection.report().tiers().any(|(tier, state)| {
-            tier.limit().algorithm() == Algorithm::Slots && state.wait != Wait::Nothing
+            let is_slots = tier.limit().algorithm() == Algorithm::Slots;
+            is_slots && !tier.is_shadow() && state.wait != Wait::Nothing
         });
-        if by_slots || tier.is_shadow() {
+        if by_slots {
             return;
         }
         let since = Instant::now();

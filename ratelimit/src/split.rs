@@ -44,11 +44,7 @@ pub(crate) async fn decide(
                 return Err(error);
             }
         };
-        for (place, (_, state)) in part.places.iter().zip(decision.report().tiers()) {
-            if let Some(into) = states.get_mut(*place) {
-                *into = Some(*state);
-            }
-        }
+        enter(&mut states, part, decision.report());
         match decision {
             Decision::Admitted(permit) => permits.push(permit),
             Decision::Rejected(_) => {
@@ -110,11 +106,16 @@ pub(crate) fn report(
 ) -> Report {
     let mut states: Vec<Option<TierState>> = vec![None; policy.tiers().len()];
     for (part, report) in parts.iter().zip(reports) {
-        for (place, (_, state)) in part.places.iter().zip(report.tiers()) {
-            if let Some(into) = states.get_mut(*place) {
-                *into = Some(*state);
-            }
-        }
+        enter(&mut states, part, &report);
     }
     Report::partial(policy, states)
+}
+
+/// Puts what a domain says where its tiers stand in the whole policy.
+fn enter(states: &mut [Option<TierState>], part: &Part, report: &Report) {
+    for (place, (_, state)) in part.places.iter().zip(report.tiers()) {
+        if let Some(into) = states.get_mut(*place) {
+            *into = Some(*state);
+        }
+    }
 }

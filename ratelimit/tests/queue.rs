@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use inferkit_core::{Cmd, DriverExt as _, Pool, PoolConfig};
 use inferkit_localredis::{Cluster, Flavor, Server};
+use inferkit_ratelimit::conformance::queue::{order, take, until_waiting};
 use inferkit_ratelimit::{
-    HeldSlot, MemorySlotQueue, RedisSlotQueue, SlotPool, SlotQueue, Waiter, slot_queue_conformance,
+    MemorySlotQueue, RedisSlotQueue, SlotPool, SlotQueue, Waiter, slot_queue_conformance,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,39 +39,6 @@ fn started(connection: Pool, pool: SlotPool) -> Arc<dyn SlotQueue> {
     let queue = RedisSlotQueue::new(connection.into_driver(), connect, &support::namespace(), pool);
     tokio::spawn(queue.run());
     Arc::new(queue)
-}
-
-async fn until_waiting(queue: &Arc<dyn SlotQueue>, count: u64) {
-    let begun = Instant::now();
-    while queue.look().await.unwrap().waiting != count {
-        assert!(begun.elapsed() < LONG, "{:?}, {count} expected", queue.look().await.unwrap());
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-async fn take(queue: &Arc<dyn SlotQueue>, who: &Waiter) -> HeldSlot {
-    queue.acquire(who, LONG).await.unwrap().granted().unwrap()
-}
-
-/// Has the waiters wait one after the other for the one slot, and returns in which order they get it.
-async fn order(queue: &Arc<dyn SlotQueue>, waiters: Vec<(String, Waiter)>) -> Vec<String> {
-    let first = take(queue, &waiter("first")).await;
-    let served = Arc::new(Mutex::new(Vec::new()));
-    let mut tasks = Vec::new();
-    for (place, (name, who)) in waiters.into_iter().enumerate() {
-        let (queue_, served) = (Arc::clone(queue), Arc::clone(&served));
-        tasks.push(tokio::spawn(async move {
-            let slot = take(&queue_, &who).await;
-            served.lock().unwrap().push(name);
-            slot.release().await.unwrap();
-        }));
-        until_waiting(queue, place as u64 + 1).await;
-    }
-    first.release().await.unwrap();
-    for task in tasks {
-        task.await.unwrap();
-    }
-    Arc::try_unwrap(served).unwrap().into_inner().unwrap()
 }
 
 mod in_memory {

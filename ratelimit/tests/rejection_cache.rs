@@ -116,4 +116,11 @@ async fn short_waits_slots_and_what_never_fits_are_asked_again() {
         rejected(&cache, &slots, 0).await;
     }
     assert_eq!(limiter.asked.load(Ordering::Relaxed), 8);
+    // A dry run of slots rejects nothing, so it does not count.
+    let dry = policy([requests(1), gpu(1, HOUR).shadow()]);
+    let _one = cache.acquire(&dry, &Demand::new()).await.unwrap();
+    for _ in 0..3 {
+        rejected(&cache, &dry, 0).await;
+    }
+    assert_eq!(limiter.asked.load(Ordering::Relaxed), 10);
 }

@@ -19,6 +19,8 @@ mod flights;
 mod guard;
 mod lookup;
 mod memory;
+#[cfg(feature = "tower")]
+pub mod openai;
 mod policy;
 mod prices;
 mod redis;

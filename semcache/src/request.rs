@@ -313,6 +313,25 @@ impl CacheControl {
         Self::default()
     }
 
+    /// Reads the header `Cache-Control` of a request (RFC 9111), of which it understands `no-cache`, `no-store` and
+    /// `max-age`; nothing if the number of seconds is none.
+    #[must_use]
+    pub fn from_header(text: &str) -> Option<Self> {
+        let mut control = Self::new();
+        for word in text.split(',').map(str::trim) {
+            control = match word.split_once('=') {
+                None if word.eq_ignore_ascii_case("no-cache") => control.no_cache(),
+                None if word.eq_ignore_ascii_case("no-store") => control.no_store(),
+                Some((name, seconds)) if name.trim().eq_ignore_ascii_case("max-age") => {
+                    let seconds = seconds.trim().trim_matches('"').parse().ok()?;
+                    control.max_age(Duration::from_secs(seconds))
+                }
+                _ => control,
+            };
+        }
+        Some(control)
+    }
+
     /// Asks for a new answer: nothing is read, and the answer is stored.
     pub fn no_cache(mut self) -> Self {
         self.no_cache = true;

@@ -47,7 +47,8 @@ fn pool(slots: u32) -> SlotPool {
     SlotPool::new("gpu", slots).unwrap()
 }
 
-async fn until_waiting(queue: &Arc<dyn SlotQueue>, count: u64) {
+/// Waits until so many wait.
+pub async fn until_waiting(queue: &Arc<dyn SlotQueue>, count: u64) {
     let begun = Instant::now();
     while queue.look().await.unwrap().waiting != count {
         assert!(begun.elapsed() < LONG, "{:?}, {count} expected", queue.look().await.unwrap());
@@ -55,12 +56,13 @@ async fn until_waiting(queue: &Arc<dyn SlotQueue>, count: u64) {
     }
 }
 
-async fn take(queue: &Arc<dyn SlotQueue>, who: &Waiter) -> HeldSlot {
+/// Takes a slot.
+pub async fn take(queue: &Arc<dyn SlotQueue>, who: &Waiter) -> HeldSlot {
     queue.acquire(who, LONG).await.unwrap().granted().unwrap()
 }
 
 /// Has the waiters wait one after the other for the one slot, and returns in which order they get it.
-async fn order(queue: &Arc<dyn SlotQueue>, waiters: Vec<(String, Waiter)>) -> Vec<String> {
+pub async fn order(queue: &Arc<dyn SlotQueue>, waiters: Vec<(String, Waiter)>) -> Vec<String> {
     let first = take(queue, &waiter("first")).await;
     let served = Arc::new(Mutex::new(Vec::new()));
     let mut tasks = Vec::new();

@@ -79,17 +79,17 @@ pub trait SlotQueueExt: SlotQueue {
                 Decision::Admitted(permit) => permit,
                 Decision::Rejected(rejection) => return Ok(Waited::Rejected(rejection)),
             };
-            let queued = self.acquire(waiter, wait).await;
-            if let Ok(Queued::Granted(slot)) = queued {
-                return Ok(Waited::Admitted { permit, slot });
-            }
+            let refused = match self.acquire(waiter, wait).await {
+                Ok(Queued::Granted(slot)) => return Ok(Waited::Admitted { permit, slot }),
+                Ok(Queued::Refused { reason, estimate }) => {
+                    Ok(Waited::Refused { reason, estimate })
+                }
+                Err(error) => Err(error),
+            };
             if let Err(error) = limiter.refund(&permit).await {
                 tracing::warn!(%error, "what a request was charged that found no slot was not given back");
             }
-            match queued? {
-                Queued::Refused { reason, estimate } => Ok(Waited::Refused { reason, estimate }),
-                Queued::Granted(slot) => Ok(Waited::Admitted { permit, slot }),
-            }
+            refused
         }
     }
 }

@@ -23,9 +23,8 @@ const STRICT: f64 = 0.97;
 const UNKNOWN: f64 = 0.1;
 /// How many observations of a namespace are little.
 const LITTLE: u64 = 40;
-/// One of so many answers that could be served is checked, drawn at random, when much was seen, and more before; it stands
-/// for that many.
-const AUDIT: u16 = 25;
+/// One of so many answers that could be served is checked, drawn at random, when much was seen, and more before.
+const AUDIT: u64 = 25;
 /// How often a checked one counts: more than once, since few of what can be served are seen, and not as often as what it stands
 /// for, since a single one would decide too much.
 const AUDITED: u16 = 4;
@@ -79,7 +78,7 @@ impl Rate {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Trial {
     pub(crate) cell: u16,
-    /// How many lookups it stands for.
+    /// How often it counts.
     pub(crate) weight: u16,
     /// How probable it seemed that it is wrong, if that is near to what is served.
     pub(crate) checked: Option<f64>,
@@ -210,8 +209,8 @@ impl Controller {
         }
         let (weight, least, spread) = match model {
             Some(model) => {
-                // No single observation is to be more than a fortieth of all.
-                let rate = (model.seen / (LITTLE / 2)).clamp(FIRST_AUDITS, u64::from(AUDIT));
+                // The less was seen, the more are checked.
+                let rate = (model.seen / (LITTLE / 2)).clamp(FIRST_AUDITS, AUDIT);
                 (AUDITED, rate / 2, rate)
             }
             None => (1, FIRST_AUDITS / 2, FIRST_AUDITS / 2),

@@ -1,6 +1,6 @@
 //! A cache in front of an OpenAI-compatible endpoint, as a layer of tower.
 
-mod openai;
+mod chat;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -22,8 +22,9 @@ use http_body_util::{BodyExt as _, BodyStream, Full, LengthLimitError, Limited, 
 use tower_layer::Layer;
 use tower_service::Service;
 
+use self::chat::Chat;
+use crate::openai::{self, ChatReader, ChatWriter};
 use crate::{AnswerStream, CacheControl, Chunk, Coalescer, GenerateError, Source, Tenant};
-use openai::{Chat, Ending, Frame};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of the layer's answers, and of the requests to the service below.
@@ -165,7 +166,8 @@ where
             let Some((chat, request)) = asked else {
                 return pass(inner, whole(parts, body), true).await;
             };
-            let frame = Frame::new(&request);
+            let id: String = request.id().to_string().chars().take(24).collect();
+            let writer = ChatWriter::new(format!("chatcmpl-{id}"), request.model());
             let failed = Arc::new(Mutex::new(None));
             let noted = Arc::clone(&failed);
             let generate = move || generate(inner, parts, body, noted);
@@ -180,8 +182,8 @@ where
                 None => return Ok(refused(StatusCode::BAD_GATEWAY, "the model said nothing")),
             };
             Ok(match chat.stream {
-                true => streamed(frame, answer, first, chat.wants_usage()),
-                false => collected(&frame, answer, first).await,
+                true => streamed(writer, answer, first, chat.wants_usage()),
+                false => collected(&writer, answer, first).await,
             })
         })
     }
@@ -274,7 +276,7 @@ where
         let data = frame.map_err(Into::into).map(|frame| frame.into_data().ok()).transpose();
         std::future::ready(data)
     });
-    let mut end = Ending::default();
+    let mut end = ChatReader::new();
     bytes.eventsource().map(Some).chain(stream::iter([None])).filter_map(move |event| {
         std::future::ready(match event {
             Some(Ok(event)) => end.take(&event.data).map_err(BoxError::from).transpose(),
@@ -286,29 +288,29 @@ where
 
 /// Answers piece by piece; a caller who goes away drops it, and nothing is stored.
 fn streamed(
-    frame: Frame,
+    writer: ChatWriter,
     answer: AnswerStream,
     first: Chunk,
     wants_usage: bool,
 ) -> Response<CachedBody> {
     let facts = facts(&answer);
-    let role = frame.role();
-    let state = Some((answer, Some(first), frame));
+    let role = writer.role();
+    let state = Some((answer, Some(first), writer));
     let events = stream::unfold(state, move |state| async move {
-        let (mut answer, first, frame) = state?;
+        let (mut answer, first, writer) = state?;
         let next = match first {
             Some(first) => Some(Ok(first)),
             None => answer.next().await,
         };
         match next {
             Some(Ok(Chunk::Text(text))) => {
-                let text = frame.text(&String::from_utf8_lossy(&text));
-                Some((text, Some((answer, None, frame))))
+                let text = writer.text(&String::from_utf8_lossy(&text));
+                Some((text, Some((answer, None, writer))))
             }
             Some(Ok(Chunk::Done { finish, usage })) => {
-                Some((frame.end(finish, usage.filter(|_| wants_usage)), None))
+                Some((writer.end(finish, usage.filter(|_| wants_usage)), None))
             }
-            Some(Err(error)) => Some((openai::event(&openai::problem(&error.to_string())), None)),
+            Some(Err(error)) => Some((openai::event(&problem(&error.to_string())), None)),
             None => None,
         }
     });
@@ -322,14 +324,18 @@ fn streamed(
     response
 }
 
-async fn collected(frame: &Frame, mut answer: AnswerStream, first: Chunk) -> Response<CachedBody> {
+async fn collected(
+    writer: &ChatWriter,
+    mut answer: AnswerStream,
+    first: Chunk,
+) -> Response<CachedBody> {
     let mut text = Vec::new();
     let mut next = Some(Ok(first));
     loop {
         match next {
             Some(Ok(Chunk::Text(piece))) => text.extend_from_slice(&piece),
             Some(Ok(Chunk::Done { finish, usage })) => {
-                let body = frame.whole(&String::from_utf8_lossy(&text), finish, usage);
+                let body = writer.whole(&String::from_utf8_lossy(&text), finish, usage);
                 let mut response = json(StatusCode::OK, &body);
                 told(&mut response, facts(&answer));
                 return response;
@@ -359,23 +365,11 @@ fn facts(answer: &AnswerStream) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// What a request allows the cache (RFC 9111, of which it understands three words); nothing if it cannot be read.
+/// What a request allows the cache; nothing if it cannot be read.
 fn control(headers: &HeaderMap) -> Option<CacheControl> {
-    let mut control = CacheControl::new();
-    for value in headers.get_all(header::CACHE_CONTROL) {
-        for word in value.to_str().ok()?.split(',').map(str::trim) {
-            control = match word.split_once('=') {
-                None if word.eq_ignore_ascii_case("no-cache") => control.no_cache(),
-                None if word.eq_ignore_ascii_case("no-store") => control.no_store(),
-                Some((name, seconds)) if name.trim().eq_ignore_ascii_case("max-age") => {
-                    let seconds = seconds.trim().trim_matches('"').parse().ok()?;
-                    control.max_age(Duration::from_secs(seconds))
-                }
-                _ => control,
-            };
-        }
-    }
-    Some(control)
+    let values = headers.get_all(header::CACHE_CONTROL).iter();
+    let words = values.map(|value| value.to_str().ok()).collect::<Option<Vec<_>>>()?;
+    CacheControl::from_header(&words.join(","))
 }
 
 /// What the service said, or that it failed.
@@ -395,8 +389,15 @@ fn of_failure(error: &GenerateError) -> Response<CachedBody> {
     response
 }
 
+/// An error, as the body of an answer or of an event.
+fn problem(message: &str) -> serde_json::Value {
+    serde_json::json!({
+        "error": { "message": message, "type": "upstream_error", "code": null, "param": null },
+    })
+}
+
 fn refused(status: StatusCode, message: &str) -> Response<CachedBody> {
-    json(status, &openai::problem(message))
+    json(status, &problem(message))
 }
 
 fn json(status: StatusCode, body: &serde_json::Value) -> Response<CachedBody> {
